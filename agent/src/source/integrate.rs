@@ -1,0 +1,198 @@
+//! Energy from sensors that only tell power: trapezoids between readings, summed as integers.
+//!
+//! A sensor that tells watts is a [`PowerProbe`]; [`Integrated`] makes a [`Source`] of it by reading
+//! it several times between two samples on a thread of its own. Stated error: the sensor's own, plus
+//! what may have happened between two readings.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ebbtide_proto::{Energy, Power};
+
+use super::{ReadError, Reading, Source, Zone};
+use crate::clock::{self, Moment};
+
+/// Integrates power over time with the trapezoid rule, carrying the fraction of a microjoule.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trapezoid {
+    last: Option<(Moment, Power)>,
+    total: Energy,
+    /// What was left over, in units of 1/(2·10⁹) µJ.
+    carry: u128,
+}
+
+/// Twice the number of nanoseconds in a second: `(a + b) · dt / 2` has this denominator.
+const UNITS_PER_UJ: u128 = 2_000_000_000;
+
+impl Trapezoid {
+    /// A longer silence than this is not bridged: what happened meanwhile is unknown.
+    pub const LONGEST_STEP: Duration = Duration::from_secs(10);
+
+    /// Takes the reading `power` at `at` and returns the energy since the start.
+    pub fn push(&mut self, at: Moment, power: Power) -> Energy {
+        if let Some((before, was)) = self.last {
+            let dt = at.since_with_sleep(before);
+            if dt <= Self::LONGEST_STEP {
+                let sum = u128::from(was.uw()) + u128::from(power.uw());
+                let units = sum * dt.as_nanos() + self.carry;
+                self.total += Energy::from_uj(u64::try_from(units / UNITS_PER_UJ).unwrap_or(u64::MAX));
+                self.carry = units % UNITS_PER_UJ;
+            }
+        }
+        self.last = Some((at, power));
+        self.total
+    }
+
+    /// Forgets the last reading, so that the time until the next one isn't bridged.
+    pub fn interrupt(&mut self) {
+        self.last = None;
+    }
+
+    /// Energy so far.
+    pub fn total(&self) -> Energy {
+        self.total
+    }
+}
+
+/// A sensor, or several read together, that tells power.
+pub trait PowerProbe: Send + 'static {
+    /// The zones in the order in which [`PowerProbe::read`] reports them. Does not change.
+    fn zones(&self) -> &[Zone];
+
+    /// Reads every zone once and pushes one result per zone, in order.
+    fn read(&mut self, out: &mut Vec<Result<Power, ReadError>>);
+}
+
+/// A [`PowerProbe`] as a [`Source`] of energy.
+pub struct Integrated<P: PowerProbe> {
+    zones: Vec<Zone>,
+    shared: Arc<Mutex<State<P>>>,
+    reader: Option<Reader>,
+}
+
+struct State<P> {
+    probe: P,
+    sums: Vec<Trapezoid>,
+    /// When each zone was last read well, and why the last try failed if it did.
+    last: Vec<(Option<Moment>, Option<ReadError>)>,
+    readings: Vec<Result<Power, ReadError>>,
+}
+
+struct Reader {
+    thread: JoinHandle<()>,
+}
+
+impl<P: PowerProbe> State<P> {
+    fn step(&mut self, now: Moment) {
+        self.readings.clear();
+        self.probe.read(&mut self.readings);
+        for ((sum, last), reading) in self.sums.iter_mut().zip(&mut self.last).zip(self.readings.drain(..)) {
+            match reading {
+                Ok(power) => {
+                    sum.push(now, power);
+                    *last = (Some(now), None);
+                }
+                Err(e) => {
+                    sum.interrupt();
+                    last.1 = Some(e);
+                }
+            }
+        }
+    }
+}
+
+impl<P: PowerProbe> Integrated<P> {
+    /// Reads `probe` once per sample. For twins and tests, whose time is simulated.
+    pub fn stepped(probe: P) -> Self {
+        let zones = probe.zones().to_vec();
+        let n = zones.len();
+        let last = (0..n).map(|_| (None, None)).collect();
+        let state = State { probe, sums: vec![Trapezoid::default(); n], last, readings: Vec::with_capacity(n) };
+        Self { zones, shared: Arc::new(Mutex::new(state)), reader: None }
+    }
+
+    /// Reads `probe` every `every` on a thread of its own, which ends with this value.
+    pub fn threaded(probe: P, every: Duration) -> Self {
+        let mut it = Self::stepped(probe);
+        let weak = Arc::downgrade(&it.shared);
+        let run = move || {
+            while let Some(state) = weak.upgrade() {
+                state.lock().unwrap_or_else(PoisonError::into_inner).step(clock::now());
+                drop(state);
+                std::thread::sleep(every);
+            }
+        };
+        // without a thread the probe is still read once per sample
+        it.reader =
+            std::thread::Builder::new().name("power-reader".into()).spawn(run).ok().map(|thread| Reader { thread });
+        it
+    }
+}
+
+impl<P: PowerProbe> Source for Integrated<P> {
+    fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    fn read(&mut self, now: Moment, out: &mut Vec<Result<Reading, ReadError>>) {
+        let mut state = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.reader.as_ref().is_none_or(|r| r.thread.is_finished()) {
+            state.step(now);
+        }
+        let State { sums, last, .. } = &mut *state;
+        for ((sum, last), zone) in sums.iter().zip(last).zip(&self.zones) {
+            out.push(match (last.0, last.1.take()) {
+                (_, Some(e)) => Err(e),
+                (Some(at), None) => Ok(Reading { at, counter: sum.total() }),
+                (None, None) => Err(ReadError::Absent { path: zone.path.clone(), why: "not read yet".into() }),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment::default().plus(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_ramp_is_integrated_exactly() {
+        let mut t = Trapezoid::default();
+        for s in 0..=10 {
+            t.push(at(s * 1000), Power::from_uw(s * 2_000_000));
+        }
+        assert_eq!(t.total(), Energy::from_uj(100_000_000));
+    }
+
+    #[test]
+    fn silence_is_not_bridged() {
+        let mut t = Trapezoid::default();
+        t.push(at(0), Power::from_uw(5_000_000));
+        t.push(at(60_000), Power::from_uw(5_000_000));
+        assert_eq!(t.total(), Energy::ZERO);
+        t.interrupt();
+        t.push(at(61_000), Power::from_uw(5_000_000));
+        assert_eq!(t.total(), Energy::ZERO);
+        t.push(at(62_000), Power::from_uw(5_000_000));
+        assert_eq!(t.total(), Energy::from_uj(5_000_000));
+    }
+
+    proptest! {
+        #[test]
+        fn steps_of_any_size_lose_less_than_a_microjoule(power in 0..1_000_000_000u64, steps in prop::collection::vec(1..5_000u64, 1..50)) {
+            let mut t = Trapezoid::default();
+            let mut ms = 0;
+            t.push(at(0), Power::from_uw(power));
+            for s in steps {
+                ms += s;
+                t.push(at(ms), Power::from_uw(power));
+            }
+            prop_assert_eq!(u128::from(t.total().uj()), u128::from(power) * u128::from(ms) / 1000);
+        }
+    }
+}

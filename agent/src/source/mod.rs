@@ -1,0 +1,247 @@
+//! Who tells joules. Each file here reads one kind of sensor; discovery ranks them.
+//!
+//! A source hands out [`Zone`]s once and a [`Reading`] per zone at each sample. It knows nothing of
+//! processes and keeps no totals: wraps and resets are `counter.rs`, sharing out is `attribution/`.
+
+pub mod integrate;
+
+use std::fmt;
+use std::io;
+
+use ebbtide_proto::{Energy, Power, Ratio, ZoneId};
+use serde::Serialize;
+
+use crate::clock::Moment;
+
+/// What part of the machine a zone covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZoneKind {
+    /// The whole platform as the processor sees it (RAPL `psys`).
+    Psys,
+    /// One processor package or die.
+    Package,
+    /// The cores of a package; part of it.
+    Core,
+    /// Graphics or the rest of a client package; part of it.
+    Uncore,
+    /// Memory of one socket.
+    Dram,
+    /// One accelerator.
+    Gpu,
+    /// A board, module or rail that holds processor and more.
+    Board,
+    /// The whole machine at its input: battery, power supply, outlet.
+    Wall,
+    /// Something else that has a sensor.
+    Other,
+}
+
+impl ZoneKind {
+    /// The name in metrics and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Psys => "psys",
+            Self::Package => "package",
+            Self::Core => "core",
+            Self::Uncore => "uncore",
+            Self::Dram => "dram",
+            Self::Gpu => "gpu",
+            Self::Board => "board",
+            Self::Wall => "wall",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Which reader a zone comes from; the name in metrics, JSON and `zones`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKind {
+    /// `/sys/class/powercap`, RAPL.
+    Powercap,
+    /// `/sys/class/powercap/arm-scmi`, firmware power of ARM machines.
+    Scmi,
+    /// The perf PMU `power`.
+    PerfRapl,
+    /// `/sys/class/hwmon`.
+    Hwmon,
+    /// `/sys/class/power_supply`, a discharging battery.
+    Battery,
+    /// A load curve; no sensor at all.
+    Model,
+}
+
+impl SourceKind {
+    /// The name in metrics, JSON and `zones`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Powercap => "powercap",
+            Self::Scmi => "scmi",
+            Self::PerfRapl => "perf-rapl",
+            Self::Hwmon => "hwmon",
+            Self::Battery => "battery",
+            Self::Model => "model",
+        }
+    }
+}
+
+/// How far a figure can be trusted. It travels with each figure to the last metric, table and plot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quality {
+    /// A sensor counted it.
+    Measured,
+    /// A sensor's reading, scaled or integrated from power.
+    Scaled,
+    /// No sensor: a load curve.
+    Modelled,
+    /// The sensor stopped answering; the figure is the last one known.
+    Stale,
+}
+
+impl Quality {
+    /// The name in metrics and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Scaled => "scaled",
+            Self::Modelled => "modelled",
+            Self::Stale => "stale",
+        }
+    }
+
+    /// The mark in tables: nothing, `~` or `?`.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Measured => "",
+            Self::Scaled | Self::Modelled => "~",
+            Self::Stale => "?",
+        }
+    }
+}
+
+/// How a zone's counter behaves; what `counter.rs` needs to tell a wrap from a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterShape {
+    /// The largest value before the counter starts over at zero; `None` if it is not known or nonsense.
+    pub range: Option<Energy>,
+    /// More than this the zone can't draw; bounds wraps and rejects jumps.
+    pub max_power: Power,
+}
+
+/// One thing whose energy is counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Stable over reboots, unique on the node, e.g. `powercap/package-0/dram`.
+    pub id: ZoneId,
+    /// The kernel's own name, unique on the node: `package-0`, `dram`, `dram-1`, `ina226_u76`.
+    pub name: String,
+    /// What it covers.
+    pub kind: ZoneKind,
+    /// The zone that contains this one, if any: its energy includes this one's.
+    pub parent: Option<ZoneId>,
+    /// The processor package it belongs to.
+    pub socket: Option<u32>,
+    /// Who reads it.
+    pub source: SourceKind,
+    /// The file or device it is read from, for people.
+    pub path: String,
+    /// How good its figures are while it answers.
+    pub quality: Quality,
+    /// Relative error that its figures are known or estimated to have.
+    pub error: Ratio,
+    /// How its counter behaves.
+    pub counter: CounterShape,
+}
+
+/// The value of one zone's counter at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// When it was read.
+    pub at: Moment,
+    /// The raw counter: energy since some time in the past, wrapping as its shape says.
+    pub counter: Energy,
+}
+
+/// Why a zone gave no reading.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file or device couldn't be read.
+    #[error("can't read {path}: {source}")]
+    Io {
+        /// What was read.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It was read, but what it said is not a figure.
+    #[error("{path} holds {found:?}, which is not a number")]
+    Nonsense {
+        /// What was read.
+        path: String,
+        /// The start of what it held.
+        found: String,
+    },
+    /// It says of itself that it has no figure now (off, no data, not discharging).
+    #[error("{path} has no figure now: {why}")]
+    Absent {
+        /// What was read.
+        path: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A reader of one or more zones.
+pub trait Source: Send {
+    /// The zones in the order in which [`Source::read`] reports them. Does not change.
+    fn zones(&self) -> &[Zone];
+
+    /// Reads every zone once and pushes one result per zone, in order. `now` is the sample's time;
+    /// a source whose reading takes noticeable time stamps the reading itself.
+    fn read(&mut self, now: Moment, out: &mut Vec<Result<Reading, ReadError>>);
+}
+
+/// Something that discovery looked at and left out, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// What was looked at.
+    pub what: String,
+    /// Why it isn't used.
+    pub why: String,
+    /// The command or setting that would help, if one would.
+    pub fix: Option<String>,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)?;
+        match &self.fix {
+            Some(fix) => write!(f, " (fix: {fix})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What one reader found on this machine.
+#[derive(Default)]
+pub struct Found {
+    /// Ready to read.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Looked at and left out.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Found {
+    /// Adds what another reader found.
+    pub fn merge(&mut self, other: Self) {
+        self.sources.extend(other.sources);
+        self.skipped.extend(other.skipped);
+    }
+
+    /// Notes something left out.
+    pub fn skip(&mut self, what: impl Into<String>, why: impl Into<String>, fix: Option<&str>) {
+        self.skipped.push(Skipped { what: what.into(), why: why.into(), fix: fix.map(str::to_owned) });
+    }
+}
