@@ -153,6 +153,8 @@ pub struct Zone {
     pub error: Ratio,
     /// How its counter behaves.
     pub counter: CounterShape,
+    /// What it draws when nothing runs, where that is known without learning it (load curves).
+    pub idle: Option<Power>,
 }
 
 /// The value of one zone's counter at one instant.

@@ -1,0 +1,235 @@
+//! How much of each package a task stands for in one interval.
+//!
+//! The unit is nanoseconds of a core: CPU time, less where the core's other thread was busy as well. Two busy
+//! siblings draw about 15 % more than one, so each of the two stands for 1.15 / 2 of a core (figure: METRION's
+//! measurements on SMT machines; the same order is reported by Intel for Hyper-Threading).
+
+use super::Basis;
+use super::split::Weight;
+use crate::usage::cpu::CpuMeter;
+use crate::usage::table::TaskIx;
+
+/// What a CPU second costs while the sibling is busy, in parts of 1024 of what it costs alone: 1.15 / 2.
+const SHARED_CORE: u64 = 589;
+const WHOLE_CORE: u64 = 1024;
+
+/// One consumer in one interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Who.
+    pub task: TaskIx,
+    /// Decides ties, see [`crate::usage::table::Task::order`].
+    pub order: u64,
+    /// Resident memory in pages.
+    pub rss_pages: u64,
+}
+
+/// The loads of one interval: who, and core nanoseconds on each package.
+#[derive(Debug, Default)]
+pub struct Loads {
+    /// Who ran.
+    pub tasks: Vec<Load>,
+    /// `sockets` figures per task.
+    core_ns: Vec<u64>,
+    sockets: usize,
+    rss_total: u128,
+}
+
+impl Loads {
+    /// No loads on a machine with this many packages.
+    pub fn new(sockets: usize) -> Self {
+        Self { sockets: sockets.max(1), ..Self::default() }
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.tasks.clear();
+        self.core_ns.clear();
+        self.rss_total = 0;
+    }
+
+    /// Adds a task with its core nanoseconds on each package.
+    pub fn push(&mut self, load: Load, core_ns: &[u64]) {
+        self.rss_total += u128::from(load.rss_pages);
+        self.tasks.push(load);
+        for s in 0..self.sockets {
+            self.core_ns.push(core_ns.get(s).copied().unwrap_or(0));
+        }
+    }
+
+    fn on(&self, task: usize, socket: Option<usize>) -> u64 {
+        let row = self.core_ns.get(task * self.sockets..(task + 1) * self.sockets).unwrap_or_default();
+        match socket {
+            Some(s) => row.get(s).copied().unwrap_or(0),
+            None => row.iter().fold(0, |a, &b| a.saturating_add(b)),
+        }
+    }
+
+    /// Writes each task's weight on a zone with this basis, in the order of [`Loads::tasks`].
+    pub fn weigh(&self, basis: Basis, out: &mut Vec<Weight>) {
+        out.clear();
+        let n = u128::try_from(self.tasks.len()).unwrap_or(1).max(1);
+        for (i, load) in self.tasks.iter().enumerate() {
+            let weight = match basis {
+                Basis::Socket(s) => self.on(i, Some(s)),
+                Basis::Machine => self.on(i, None),
+                Basis::Memory(s) => {
+                    // half by CPU time, half by CPU time times resident memory over the mean of those who ran
+                    let cpu = u128::from(self.on(i, s));
+                    let by_rss = cpu * u128::from(load.rss_pages) * n / self.rss_total.max(1);
+                    u64::try_from((cpu + by_rss.min(cpu * 8)) / 2).unwrap_or(u64::MAX)
+                }
+                Basis::Nobody => 0,
+            };
+            out.push(Weight { key: load.order, weight });
+        }
+    }
+}
+
+/// CPU time of one task, before it is known on which package it ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Who.
+    pub load: Load,
+    /// CPU time in nanoseconds.
+    pub cpu_ns: u64,
+    /// The CPU it last ran on; `None` if it may have run anywhere.
+    pub cpu: Option<u32>,
+}
+
+/// Spreads CPU time over packages and weighs it by how cores were shared.
+///
+/// A task with one thread ran where it was last seen. The others share what is left of each package's busy time.
+pub fn spread(demands: &[Demand], meter: &CpuMeter, dt_ns: u64, loads: &mut Loads) {
+    let topology = meter.topology();
+    let sockets = usize::try_from(topology.sockets).unwrap_or(1).max(1);
+    loads.clear();
+    loads.sockets = sockets;
+    let mut busy = vec![0u64; sockets];
+    let mut cost = vec![(0u128, 0u128); sockets];
+    for (cpu, interval) in topology.cpus.iter().zip(&meter.last) {
+        let s = cpu.socket as usize;
+        if let (Some(b), Some(c)) = (busy.get_mut(s), cost.get_mut(s)) {
+            *b += interval.busy_ns;
+            c.0 += u128::from(interval.busy_ns) * u128::from(factor(cpu.sibling, meter, dt_ns));
+            c.1 += u128::from(interval.busy_ns);
+        }
+    }
+    // what a CPU second costs on each package on average
+    let mean: Vec<u64> = cost
+        .iter()
+        .map(|&(sum, n)| if n == 0 { WHOLE_CORE } else { u64::try_from(sum / n).unwrap_or(WHOLE_CORE) })
+        .collect();
+    let mut left = busy;
+    let mut row = vec![0u64; sockets];
+    let place = |d: &Demand| {
+        let i = topology.position(d.cpu?)?;
+        let cpu = topology.cpus.get(i)?;
+        Some((cpu.socket as usize, factor(cpu.sibling, meter, dt_ns)))
+    };
+    for d in demands {
+        if let Some((s, _)) = place(d)
+            && let Some(l) = left.get_mut(s)
+        {
+            *l = l.saturating_sub(d.cpu_ns);
+        }
+    }
+    let left_total: u128 = left.iter().map(|&x| u128::from(x)).sum();
+    for d in demands {
+        row.fill(0);
+        match place(d) {
+            Some((s, f)) => {
+                if let Some(r) = row.get_mut(s) {
+                    *r = d.cpu_ns.saturating_mul(f);
+                }
+            }
+            None => {
+                for ((r, &l), &f) in row.iter_mut().zip(&left).zip(&mean) {
+                    let part = if left_total == 0 {
+                        u128::from(d.cpu_ns) / sockets as u128
+                    } else {
+                        u128::from(d.cpu_ns) * u128::from(l) / left_total
+                    };
+                    *r = u64::try_from(part).unwrap_or(u64::MAX).saturating_mul(f);
+                }
+            }
+        }
+        loads.push(d.load, &row);
+    }
+}
+
+/// What a CPU second costs on a CPU with this sibling, in parts of 1024.
+fn factor(sibling: Option<usize>, meter: &CpuMeter, dt_ns: u64) -> u64 {
+    let Some(other) = sibling.and_then(|i| meter.last.get(i)) else { return WHOLE_CORE };
+    let busy = other.busy_ns.min(dt_ns);
+    WHOLE_CORE - (WHOLE_CORE - SHARED_CORE) * busy / dt_ns.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::usage::cpu::{Cpu, Topology};
+    use crate::usage::stat::{CpuTicks, MachineStat};
+    use std::time::Duration;
+
+    const S: u64 = 1_000_000_000;
+
+    /// Two packages with one core of two threads each; busy shares in percent.
+    fn meter(busy: [u64; 4]) -> CpuMeter {
+        let cpu = |id, socket, sibling| Cpu { id, socket, sibling: Some(sibling) };
+        let cpus = vec![cpu(0, 0, 1), cpu(1, 0, 0), cpu(2, 1, 3), cpu(3, 1, 2)];
+        let mut m = CpuMeter::new(Topology { cpus, sockets: 2, packages: vec![0, 1] }, 100);
+        let stat = |f: &dyn Fn(usize) -> u64| MachineStat {
+            cpus: (0..4).map(|i| CpuTicks { cpu: i as u32, not_run: f(i), interrupts: 0 }).collect(),
+            forks: None,
+        };
+        let s = Duration::from_secs(1);
+        m.step(Moment::default(), &stat(&|_| 0), s);
+        m.step(Moment::default().plus(s), &stat(&|i| 100 - busy[i]), s);
+        m
+    }
+
+    fn demand(i: usize, cpu_ns: u64, cpu: Option<u32>) -> Demand {
+        Demand { load: Load { task: TaskIx::test(i), order: i as u64, rss_pages: 1 }, cpu_ns, cpu }
+    }
+
+    fn weights(demands: &[Demand], m: &CpuMeter, basis: Basis) -> Vec<u64> {
+        let (mut loads, mut out) = (Loads::new(2), Vec::new());
+        spread(demands, m, S, &mut loads);
+        loads.weigh(basis, &mut out);
+        out.into_iter().map(|w| w.weight / S).collect()
+    }
+
+    #[test]
+    fn a_pair_on_one_core_costs_fifteen_percent_more_than_one() {
+        let m = meter([100, 100, 100, 0]);
+        let d = [demand(0, S, Some(0)), demand(1, S, Some(1)), demand(2, S, Some(2))];
+        assert_eq!(weights(&d, &m, Basis::Socket(0)), [SHARED_CORE, SHARED_CORE, 0]);
+        assert_eq!(weights(&d, &m, Basis::Socket(1)), [0, 0, WHOLE_CORE]);
+        let pair = 2.0 * SHARED_CORE as f64 / WHOLE_CORE as f64;
+        assert!((pair - 1.15).abs() < 0.002, "{pair}");
+    }
+
+    #[test]
+    fn threads_take_what_others_left_of_each_package() {
+        // package 0: one second pinned; package 1: 1.5 s busy, none of it pinned
+        let m = meter([100, 0, 75, 75]);
+        let d = [demand(0, S, Some(0)), demand(1, 3 * S / 2, None)];
+        let on0 = weights(&d, &m, Basis::Socket(0));
+        let on1 = weights(&d, &m, Basis::Socket(1));
+        assert_eq!(on0, [WHOLE_CORE, 0]);
+        assert!(on1[0] == 0 && on1[1] > WHOLE_CORE, "{on1:?}");
+    }
+
+    #[test]
+    fn nobody_means_nobody_and_memory_counts_half() {
+        let m = meter([50, 0, 50, 0]);
+        let mut d = [demand(0, S, Some(0)), demand(1, S, Some(2))];
+        d[0].load.rss_pages = 300;
+        d[1].load.rss_pages = 100;
+        assert_eq!(weights(&d, &m, Basis::Nobody), [0, 0]);
+        let w = weights(&d, &m, Basis::Memory(None));
+        assert_eq!(w, [1024 * 5 / 4, 1024 * 3 / 4]);
+    }
+}

@@ -1,0 +1,785 @@
+//! Reads everything once per interval and makes one snapshot of it.
+//!
+//! [`Sampler::step`] is one sample: sources and usage are read, energy is attributed and booked, the journal is
+//! written, the snapshot is built. It is handed the time, so that twins and tests run it on simulated clocks.
+//! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `unseen` the CPU time nobody
+//! owns up to, `rows` chooses the tasks that are shown.
+
+mod rows;
+pub mod run;
+mod track;
+mod unseen;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ebbtide_proto::{BootId, Energy, NodeId, Power, WorkloadId, WorkloadKind};
+
+use crate::attribution::floor::{Activity, FloorLearner};
+use crate::attribution::split::Weight;
+use crate::attribution::weights::{self, Demand, Load, Loads};
+use crate::attribution::{Attribution, IdlePolicy, Interval, ZoneInterval, attribute};
+use crate::clock::{self, Moment};
+use crate::config::Processes;
+use crate::host::{self, HostRoot};
+use crate::journal::{Journal, Kept, Record, RowRecord};
+use crate::ledger::Columns;
+use crate::snapshot::{GroupRow, NodeInfo, Rows, SelfCost, Snapshot, TaskLabels, TaskRow};
+use crate::source::discover::{Role, node_zones};
+use crate::source::{ReadError, Reading, Source, Zone};
+use crate::usage::UsageReader;
+use crate::usage::cpu::{CpuMeter, Topology};
+use crate::usage::procfs::ProcfsReader;
+use crate::usage::stat::{MachineStat, parse_machine};
+use crate::usage::table::{Delta, Task, TaskClass, TaskIx, TaskTable};
+use crate::workload::cgroup;
+use crate::workload::groups::{GroupIx, Groups, Places};
+use crate::workload::pods::PodNames;
+use crate::workload::vm::{self, Vm};
+
+use rows::Chooser;
+use track::Track;
+use unseen::Unseen;
+
+/// Samples between two counts of the living.
+const SWEEP_EVERY: u64 = 5;
+/// Samples between two looks at the agent's own memory.
+const OWN_MEMORY_EVERY: u64 = 10;
+
+/// What the sampler is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's name.
+    pub node: NodeId,
+    /// What is done with idle energy.
+    pub idle_policy: IdlePolicy,
+    /// Floors that the operator set, by zone name.
+    pub idle_floor: BTreeMap<String, Power>,
+    /// Which tasks get a row of their own.
+    pub processes: Processes,
+    /// How long ended tasks and workloads stay in snapshots.
+    pub retention: Duration,
+    /// How long a silent zone's figures are shown as stale.
+    pub stale_after: Duration,
+    /// Whether threads are told apart, so that a process is charged for each package it ran on.
+    pub threads: bool,
+    /// Whether program and command line of tasks are read.
+    pub full_names: bool,
+    /// Idle power over full power of this class of machine.
+    pub idle_share: f64,
+    /// Where totals and learned floors are kept; nowhere if `None`.
+    pub state: Option<PathBuf>,
+}
+
+/// Takes samples.
+pub struct Sampler {
+    host: HostRoot,
+    options: Options,
+    node: Arc<NodeInfo>,
+    sources: Vec<Box<dyn Source>>,
+    tracks: Vec<Track>,
+    usage: Box<dyn UsageReader>,
+    meter: CpuMeter,
+    stat: MachineStat,
+    stat_text: Vec<u8>,
+    table: TaskTable,
+    task_columns: Columns,
+    seats: Vec<Seat>,
+    groups: Groups,
+    group_columns: Columns,
+    group_seats: Vec<GroupSeat>,
+    vms: HashMap<TaskIx, Vm>,
+    unseen: Unseen,
+    interrupts_task: TaskIx,
+    unseen_task: TaskIx,
+    chooser: Chooser,
+    journal: Option<Journal>,
+    kept: Kept,
+    pods: Arc<PodNames>,
+    last: Option<Moment>,
+    seq: u64,
+    own: SelfCost,
+    late: u64,
+    // memory used again at each sample
+    readings: Vec<Result<Reading, ReadError>>,
+    deltas: Vec<Delta>,
+    demands: Vec<Demand>,
+    loads: Loads,
+    intervals: Vec<ZoneInterval>,
+    attribution: Attribution,
+    reservations: Vec<Weight>,
+    reserved_for: Vec<TaskIx>,
+    ran: Vec<TaskIx>,
+}
+
+/// What is kept of a task beside the table, by slot.
+#[derive(Default)]
+struct Seat {
+    /// Version of the task that `places` and `labels` were made of, plus one; zero if never.
+    version: u32,
+    places: Option<Places>,
+    labels: Option<Arc<TaskLabels>>,
+    cpu_last_ns: u64,
+    expires: Option<u64>,
+}
+
+/// What is kept of a workload beside its entry, by index.
+#[derive(Default)]
+struct GroupSeat {
+    version: u32,
+    rendered: Arc<std::sync::OnceLock<Box<str>>>,
+    cpu_last_ns: u64,
+    /// What it reserved, in `cpu.weight` units; read when it is first needed.
+    reservation: Option<u64>,
+}
+
+/// Why sampling can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// `/proc` can't be read.
+    #[error("can't read {path}: {source}; is {path} mounted? (--root names another root)")]
+    Proc {
+        /// Where.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The state folder is taken.
+    #[error(transparent)]
+    State(#[from] crate::journal::JournalError),
+}
+
+impl Sampler {
+    /// Starts on a machine with these sources. Takes no sample yet.
+    pub fn new(host: HostRoot, sources: Vec<Box<dyn Source>>, options: Options) -> Result<Self, StartError> {
+        let proc = |source| StartError::Proc { path: host.proc("").display().to_string(), source };
+        let usage = Box::new(ProcfsReader::open(&host, options.threads).map_err(proc)?);
+        let mut stat = MachineStat::default();
+        let stat_text = std::fs::read(host.proc("stat")).map_err(proc)?;
+        parse_machine(&stat_text, &mut stat);
+        let ids: Vec<u32> = stat.cpus.iter().map(|c| c.cpu).collect();
+        let meter = CpuMeter::new(Topology::read(&host, &ids), rustix::param::clock_ticks_per_second());
+        let boot = host::read_line(&host.proc("sys/kernel/random/boot_id")).ok().and_then(|t| t.parse::<BootId>().ok());
+        let (journal, kept) = match &options.state {
+            None => (None, Kept::default()),
+            Some(folder) => match Journal::open(folder, boot) {
+                Ok((journal, kept)) => (Some(journal), kept),
+                Err(error @ crate::journal::JournalError::Locked { .. }) => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    (None, Kept::default())
+                }
+            },
+        };
+        let zones: Vec<Zone> = sources.iter().flat_map(|s| s.zones().iter().cloned()).collect();
+        let roles = node_zones(&zones);
+        let learned = options.state.as_deref().map(floors::load).unwrap_or_default();
+        let mut tracks = Vec::new();
+        for (zone, role) in zones.into_iter().zip(roles) {
+            let mut learner =
+                learned.get(&zone.id).cloned().unwrap_or_else(|| FloorLearner::new(prior_share(&zone, options.idle_share)));
+            if let Some(&watts) = options.idle_floor.get(&zone.name) {
+                learner.fix(watts);
+            } else if let Some(idle) = zone.idle {
+                learner.fix(idle);
+            }
+            let mut track = Track::new(zone, role, learner);
+            if let Some(kept) = kept.zones.get(&track.zone.id) {
+                track.resume(kept);
+            }
+            tracks.push(track);
+        }
+        for name in options.idle_floor.keys().filter(|n| !tracks.iter().any(|t| t.zone.name == **n)) {
+            let known: Vec<&str> = tracks.iter().map(|t| t.zone.name.as_str()).collect();
+            tracing::warn!("idle-floor names the zone {name:?}, which this machine doesn't have; it has {}", known.join(", "));
+        }
+        let node = Arc::new(NodeInfo {
+            name: options.node.clone(),
+            boot,
+            cpu_model: cpu_model(&host),
+            cpus: meter.topology().cpus.len(),
+            sockets: meter.topology().sockets,
+            idle_policy: options.idle_policy,
+        });
+        let mut table = TaskTable::default();
+        let interrupts_task = table.insert(Task::new(0, 0, TaskClass::Interrupts));
+        let unseen_task = table.insert(Task::new(0, 0, TaskClass::Unseen));
+        let n = tracks.len();
+        Ok(Self {
+            chooser: Chooser::new(options.processes, n),
+            host,
+            options,
+            node,
+            sources,
+            tracks,
+            usage,
+            meter,
+            stat,
+            stat_text,
+            table,
+            task_columns: Columns::new(n),
+            seats: Vec::new(),
+            groups: Groups::default(),
+            group_columns: Columns::new(n),
+            group_seats: Vec::new(),
+            vms: HashMap::new(),
+            unseen: Unseen::default(),
+            interrupts_task,
+            unseen_task,
+            journal,
+            kept,
+            pods: Arc::default(),
+            last: None,
+            seq: 0,
+            own: SelfCost::default(),
+            late: 0,
+            readings: Vec::new(),
+            deltas: Vec::new(),
+            demands: Vec::new(),
+            loads: Loads::new(1),
+            intervals: Vec::new(),
+            attribution: Attribution::default(),
+            reservations: Vec::new(),
+            reserved_for: Vec::new(),
+            ran: Vec::new(),
+        })
+    }
+
+    /// Who is measured.
+    pub fn node(&self) -> &Arc<NodeInfo> {
+        &self.node
+    }
+
+    /// Uses these names of pods from now on.
+    pub fn name_pods(&mut self, pods: Arc<PodNames>) {
+        if !Arc::ptr_eq(&self.pods, &pods) {
+            self.pods = pods;
+            self.groups.forget_places();
+            for seat in &mut self.seats {
+                seat.version = 0;
+            }
+        }
+    }
+
+    /// Notes that the sample that comes is late.
+    pub fn note_late(&mut self) {
+        self.late += 1;
+    }
+
+    /// Takes one sample.
+    pub fn step(&mut self, now: Moment) -> io::Result<Arc<Snapshot>> {
+        let cpu_before = clock::own_cpu();
+        let first = self.last.is_none();
+        let dt = self.last.map_or(Duration::ZERO, |last| now.since(last));
+        self.seq += 1;
+        self.read_cpus(now, dt)?;
+        self.read_tasks(now, dt, first)?;
+        self.read_zones(now);
+        self.attribute(dt, first);
+        self.book();
+        self.retire(now);
+        self.last = Some(now);
+        self.write_journal(now);
+        self.own.cpu = clock::own_cpu();
+        self.own.sample_cpu = self.own.cpu.saturating_sub(cpu_before);
+        Ok(Arc::new(self.snapshot(now, dt)))
+    }
+
+    /// Writes what was learned to the state folder.
+    pub fn save(&self) {
+        if let (Some(folder), true) = (&self.options.state, self.journal.is_some()) {
+            floors::save(folder, self.tracks.iter().map(|t| (&t.zone.id, &t.learner)));
+        }
+    }
+
+    fn read_cpus(&mut self, now: Moment, dt: Duration) -> io::Result<()> {
+        self.stat_text.clear();
+        io::Read::read_to_end(
+            &mut io::Read::take(std::fs::File::open(self.host.proc("stat"))?, host::READ_LIMIT),
+            &mut self.stat_text,
+        )?;
+        parse_machine(&self.stat_text, &mut self.stat);
+        if !self.meter.knows(&self.stat) {
+            let ids: Vec<u32> = self.stat.cpus.iter().map(|c| c.cpu).collect();
+            self.meter.adopt(Topology::read(&self.host, &ids));
+        }
+        self.meter.step(now, &self.stat, dt);
+        Ok(())
+    }
+
+    fn read_tasks(&mut self, now: Moment, dt: Duration, first: bool) -> io::Result<()> {
+        self.deltas.clear();
+        self.usage.sample(now, self.stat.forks, &mut self.table, &mut self.deltas)?;
+        self.demands.clear();
+        let mut used = 0u64;
+        for d in &self.deltas {
+            let Some(task) = self.table.get(d.task) else { continue };
+            used = used.saturating_add(d.cpu_ns);
+            let load = Load { task: d.task, order: task.order(), rss_pages: task.rss_pages };
+            self.demands.push(Demand { load, cpu_ns: d.cpu_ns, cpu: d.cpu });
+        }
+        let busy = self.meter.last.iter().map(|c| c.busy_ns).sum();
+        let interrupts = self.meter.last.iter().map(|c| c.interrupts_ns).sum();
+        if !first {
+            let slack = 20_000_000 * (self.meter.last.len() as u64 + 1);
+            let over = self.unseen.step(busy, interrupts, used, slack);
+            for (task, ns) in [(self.interrupts_task, over.interrupts_ns), (self.unseen_task, over.unseen_ns)] {
+                if ns > 0 {
+                    let order = self.table.get(task).map_or(0, Task::order);
+                    self.demands.push(Demand { load: Load { task, order, rss_pages: 0 }, cpu_ns: ns, cpu: None });
+                    if let Some(t) = self.table.get_mut(task) {
+                        t.cpu_ns += ns;
+                    }
+                }
+            }
+        }
+        let dt_ns = u64::try_from(dt.as_nanos()).unwrap_or(u64::MAX);
+        weights::spread(&self.demands, &self.meter, dt_ns, &mut self.loads);
+        Ok(())
+    }
+
+    fn read_zones(&mut self, now: Moment) {
+        self.readings.clear();
+        for source in &mut self.sources {
+            source.read(now, &mut self.readings);
+        }
+        for (track, reading) in self.tracks.iter_mut().zip(self.readings.drain(..)) {
+            track.take(now, reading);
+        }
+    }
+
+    fn attribute(&mut self, dt: Duration, first: bool) {
+        self.seat_tasks(first);
+        self.intervals.clear();
+        let meter = &self.meter;
+        for track in &mut self.tracks {
+            let activity = |socket| Activity::of(meter, socket, dt);
+            self.intervals.push(track.interval(meter.topology(), activity));
+        }
+        self.reservations.clear();
+        self.reserved_for.clear();
+        if matches!(self.options.idle_policy, IdlePolicy::ByReservation | IdlePolicy::Equal) {
+            self.reserve();
+        }
+        let interval = Interval {
+            zones: &self.intervals,
+            loads: &self.loads,
+            policy: self.options.idle_policy,
+            reservations: &self.reservations,
+        };
+        attribute(&interval, &mut self.attribution);
+    }
+
+    /// Finds the workloads of tasks that are new or changed.
+    fn seat_tasks(&mut self, first: bool) {
+        let n = self.table.capacity();
+        if self.seats.len() < n {
+            self.seats.resize_with(n, Seat::default);
+        }
+        self.task_columns.begin(n);
+        let mut stale: Vec<TaskIx> = Vec::new();
+        for (ix, task) in self.table.iter() {
+            if let Some(seat) = self.seats.get_mut(ix.index()) {
+                seat.cpu_last_ns = 0;
+                if seat.version != task.version.wrapping_add(1) {
+                    stale.push(ix);
+                }
+            }
+        }
+        let mut fresh_groups: Vec<(GroupIx, WorkloadId)> = Vec::new();
+        for ix in stale {
+            let Some(task) = self.table.get(ix) else { continue };
+            let vm = self.find_vm(ix, task);
+            let places =
+                self.groups.place(task, vm.as_ref(), &self.pods, |g, id| fresh_groups.push((g, id.clone())));
+            if let Some(vm) = vm {
+                self.vms.insert(ix, vm);
+            }
+            let fresh = self.seats.get(ix.index()).is_some_and(|s| s.version == 0);
+            if let Some(seat) = self.seats.get_mut(ix.index()) {
+                seat.version = task.version.wrapping_add(1);
+                seat.places = Some(places);
+                seat.labels = None;
+            }
+            if first && fresh && matches!(task.class, TaskClass::Process | TaskClass::Kernel) {
+                let id = WorkloadId::process(task.pid, task.start);
+                if let Some(row) = self.kept.rows.remove(&id) {
+                    let (e, i) = self.kept_figures(&row);
+                    self.task_columns.restore(ix.index(), &e, &i);
+                    if let Some(t) = self.table.get_mut(ix) {
+                        t.cpu_ns = row.cpu;
+                    }
+                }
+            }
+        }
+        if first {
+            // who is not there any more doesn't come back
+            self.kept.rows.retain(|id, _| id.kind() != WorkloadKind::Process);
+        }
+        let n = self.groups.capacity();
+        self.group_columns.begin(n);
+        if self.group_seats.len() < n {
+            self.group_seats.resize_with(n, GroupSeat::default);
+        }
+        for seat in &mut self.group_seats {
+            seat.cpu_last_ns = 0;
+        }
+        for (ix, id) in fresh_groups {
+            if let Some(seat) = self.group_seats.get_mut(ix.index()) {
+                *seat = GroupSeat::default();
+            }
+            if let Some(row) = self.kept.rows.remove(&id) {
+                let (e, i) = self.kept_figures(&row);
+                self.group_columns.restore(ix.index(), &e, &i);
+                if let Some(g) = self.groups.get_mut(ix) {
+                    g.cpu_ns = row.cpu;
+                }
+            }
+        }
+    }
+
+    /// A kept row's figures in the order of the zones of today.
+    fn kept_figures(&self, row: &RowRecord) -> (Vec<Energy>, Vec<Energy>) {
+        let pick = |from: &[Energy]| {
+            self.tracks
+                .iter()
+                .map(|t| self.kept.order.iter().position(|z| *z == t.zone.id).and_then(|i| from.get(i)).copied().unwrap_or_default())
+                .collect()
+        };
+        (pick(&row.e), pick(&row.i))
+    }
+
+    fn find_vm(&self, ix: TaskIx, task: &Task) -> Option<Vm> {
+        if task.class != TaskClass::Process {
+            return None;
+        }
+        let comm = task.comm.to_text().to_ascii_lowercase();
+        const PROGRAMS: [&str; 6] = ["qemu", "kvm", "firecracker", "cloud-hyper", "virtualbox", "vbox"];
+        if !PROGRAMS.iter().any(|p| comm.contains(p)) && !comm.starts_with("vmware-vmx") {
+            return None;
+        }
+        if let Some(known) = self.vms.get(&ix) {
+            return Some(known.clone());
+        }
+        let text = host::read_text(&self.host.proc(format!("{}/cmdline", task.pid))).ok()?;
+        vm::identify(text.as_bytes())
+    }
+
+    /// Says who gets how much of idle energy under the policies that don't go by use.
+    fn reserve(&mut self) {
+        let by_reservation = self.options.idle_policy == IdlePolicy::ByReservation;
+        for (ix, task) in self.table.iter() {
+            if task.ended.is_some() || task.class != TaskClass::Process {
+                continue;
+            }
+            let Some(leaf) = self.seats.get(ix.index()).and_then(|s| s.places.as_ref()?.first().copied()) else { continue };
+            let Some(group) = self.groups.get(leaf) else { continue };
+            let mut weight = 100;
+            if by_reservation && let Some(seat) = self.group_seats.get_mut(leaf.index()) {
+                weight = *seat.reservation.get_or_insert_with(|| cgroup_weight(&self.host, &group.cgroup));
+            }
+            self.reservations.push(Weight { key: task.order(), weight: (weight << 20) / u64::from(group.tasks.max(1)) });
+            self.reserved_for.push(ix);
+        }
+    }
+
+    /// Books what was attributed.
+    fn book(&mut self) {
+        self.ran.clear();
+        for d in &self.demands {
+            let Some(seat) = self.seats.get_mut(d.load.task.index()) else { continue };
+            if seat.cpu_last_ns == 0 {
+                self.ran.push(d.load.task);
+            }
+            seat.cpu_last_ns += d.cpu_ns;
+            for g in seat.places.iter().flat_map(|p| p.iter()) {
+                if let Some(group) = self.groups.get_mut(*g) {
+                    group.cpu_ns += d.cpu_ns;
+                }
+                if let Some(s) = self.group_seats.get_mut(g.index()) {
+                    s.cpu_last_ns += d.cpu_ns;
+                }
+            }
+        }
+        let by_usage = self.options.idle_policy == IdlePolicy::ByUsage;
+        for (z, (shares, track)) in self.attribution.zones.iter().zip(&mut self.tracks).enumerate() {
+            track.account.idle += shares.idle_total;
+            track.account.unallocated += shares.unallocated;
+            track.account.residual += shares.residual;
+            let mut add = |task: TaskIx, active: Energy, idle: Energy| {
+                if active + idle == Energy::ZERO {
+                    return;
+                }
+                self.task_columns.add(task.index(), z, active, idle);
+                let places = self.seats.get(task.index()).and_then(|s| s.places.as_ref());
+                for g in places.into_iter().flat_map(|p| p.iter()) {
+                    self.group_columns.add(g.index(), z, active, idle);
+                }
+            };
+            for (i, (load, active)) in self.loads.tasks.iter().zip(&shares.active).enumerate() {
+                let idle = if by_usage { shares.idle.get(i).copied().unwrap_or_default() } else { Energy::ZERO };
+                add(load.task, *active, idle);
+            }
+            if !by_usage {
+                for (task, idle) in self.reserved_for.iter().zip(&shares.idle) {
+                    add(*task, Energy::ZERO, *idle);
+                }
+            }
+        }
+    }
+
+    /// Lets tasks and workloads go that ended long enough ago.
+    fn retire(&mut self, now: Moment) {
+        let retention = u64::try_from(self.options.retention.as_nanos()).unwrap_or(u64::MAX);
+        if !self.chooser.everyone() {
+            let roles: Vec<bool> = self.tracks.iter().map(|t| t.role == Role::Total).collect();
+            let rank = |e: &[Energy]| e.iter().zip(&roles).filter(|(_, r)| **r).map(|(e, _)| *e).sum();
+            self.chooser.choose(now, &self.ran, &self.task_columns, rank);
+            self.chooser.thaw(now, retention);
+        }
+        let mut expired = Vec::new();
+        for (ix, task) in self.table.iter() {
+            if let Some(at) = task.ended
+                && now.boot.saturating_sub(at.boot) > retention
+            {
+                expired.push(ix);
+            }
+        }
+        for ix in expired {
+            self.table.free(ix);
+            self.task_columns.clear(ix.index());
+            self.chooser.forget(ix);
+            self.vms.remove(&ix);
+            if let Some(seat) = self.seats.get_mut(ix.index()) {
+                *seat = Seat::default();
+            }
+        }
+        if self.seq % SWEEP_EVERY == 1 {
+            let living = self.table.iter().filter(|(_, t)| t.ended.is_none());
+            let living = living.filter_map(|(ix, _)| self.seats.get(ix.index())?.places.as_ref());
+            let (columns, seats) = (&mut self.group_columns, &mut self.group_seats);
+            self.groups.sweep(now, living, |ix| {
+                columns.clear(ix.index());
+                if let Some(s) = seats.get_mut(ix.index()) {
+                    *s = GroupSeat::default();
+                }
+            });
+        }
+    }
+
+    fn write_journal(&mut self, now: Moment) {
+        let Some(journal) = &mut self.journal else { return };
+        let all = journal.wants_all();
+        let mut rows = Vec::new();
+        let row = |id, columns: &Columns, i: usize, cpu| {
+            let idle = columns.idle(i);
+            let i_is_zero = idle.iter().all(|e| *e == Energy::ZERO);
+            RowRecord { id, e: columns.energy(i).to_vec(), i: if i_is_zero { vec![] } else { idle.to_vec() }, cpu }
+        };
+        for (ix, task) in self.table.iter() {
+            let own = matches!(task.class, TaskClass::Process | TaskClass::Kernel) && task.ended.is_none();
+            let column = if all { self.task_columns.energy(ix.index()) } else { self.task_columns.last(ix.index()) };
+            if own && column.iter().any(|e| *e > Energy::ZERO) {
+                rows.push(row(WorkloadId::process(task.pid, task.start), &self.task_columns, ix.index(), task.cpu_ns));
+            }
+        }
+        for (ix, group) in self.groups.iter() {
+            let column = if all { self.group_columns.energy(ix.index()) } else { self.group_columns.last(ix.index()) };
+            if column.iter().any(|e| *e > Energy::ZERO) {
+                rows.push(row(group.id.clone(), &self.group_columns, ix.index(), group.cpu_ns));
+            }
+        }
+        if all {
+            // workloads of the run before that were not seen again yet
+            for r in self.kept.rows.values() {
+                let (e, i) = self.kept_figures(r);
+                rows.push(RowRecord { id: r.id.clone(), e, i, cpu: r.cpu });
+            }
+        }
+        let zones = self.tracks.iter().map(Track::record).collect();
+        journal.write(&Record { boot: self.node.boot, at: (now.mono, now.boot, now.wall), zones, rows });
+    }
+
+    fn snapshot(&mut self, now: Moment, dt: Duration) -> Snapshot {
+        let zones: Vec<_> = self.tracks.iter().map(|t| t.view(now, self.options.stale_after)).collect();
+        let total = || zones.iter().filter(|z| z.role == Role::Total);
+        let node_power = total().any(|z| z.power.is_some()).then(|| total().filter_map(|z| z.power).sum());
+        let node_energy = total().map(|z| z.account.total).sum();
+        let mut tasks = Rows::new(zones.len());
+        let mut unnamed = Vec::new();
+        for (ix, energy) in self.chooser.rows(&self.table, &self.task_columns) {
+            let Some(task) = self.table.get(ix) else { continue };
+            if matches!(task.class, TaskClass::Interrupts | TaskClass::Unseen) {
+                continue;
+            }
+            let labels = match self.seats.get(ix.index()).and_then(|s| s.labels.clone()) {
+                Some(labels) => labels,
+                None => {
+                    let labels = Arc::new(self.label(ix, task));
+                    unnamed.push((ix, Arc::clone(&labels)));
+                    labels
+                }
+            };
+            let row = TaskRow {
+                labels,
+                class: task.class,
+                ended: task.ended.is_some(),
+                cpu_ns: task.cpu_ns,
+                cpu_last_ns: self.seats.get(ix.index()).map_or(0, |s| s.cpu_last_ns),
+            };
+            tasks.push(row, energy, self.task_columns.idle(ix.index()), self.task_columns.last(ix.index()));
+        }
+        let other_tasks = self.chooser.other.clone();
+        for (ix, labels) in unnamed {
+            if let Some(seat) = self.seats.get_mut(ix.index()) {
+                seat.labels = Some(labels);
+            }
+        }
+        let retention = u64::try_from(self.options.retention.as_nanos()).unwrap_or(u64::MAX);
+        let mut groups = Rows::new(zones.len());
+        for (ix, group) in self.groups.iter() {
+            if group.ended.is_some_and(|at| now.boot.saturating_sub(at.boot) > retention) {
+                continue;
+            }
+            let Some(seat) = self.group_seats.get_mut(ix.index()) else { continue };
+            if seat.version != group.version {
+                seat.version = group.version;
+                seat.rendered = Arc::default();
+            }
+            let row = GroupRow {
+                id: group.id.clone(),
+                labels: Arc::clone(&group.labels),
+                ended: group.ended.is_some(),
+                tasks: group.tasks,
+                cpu_ns: group.cpu_ns,
+                cpu_last_ns: seat.cpu_last_ns,
+                rendered: Arc::clone(&seat.rendered),
+            };
+            let i = ix.index();
+            groups.push(row, self.group_columns.energy(i), self.group_columns.idle(i), self.group_columns.last(i));
+        }
+        self.own.late = self.late;
+        self.own.living = self.table.living();
+        if self.seq % OWN_MEMORY_EVERY == 1 {
+            self.own.resident = own_memory();
+        }
+        let own_row = self.table.by_pid(std::process::id()).filter(|_| self.host.is_real());
+        let mut snapshot = Snapshot {
+            seq: self.seq,
+            at: now,
+            dt,
+            node: Arc::clone(&self.node),
+            zones,
+            node_energy,
+            node_power,
+            utilisation: self.meter.utilisation(dt),
+            tasks,
+            other_tasks,
+            groups,
+            own: self.own,
+        };
+        snapshot.own.energy = own_row.map(|ix| snapshot.over_node(self.task_columns.energy(ix.index())));
+        snapshot
+    }
+
+    fn label(&self, ix: TaskIx, task: &Task) -> TaskLabels {
+        let at = cgroup::identify(&task.cgroup);
+        let mut labels = TaskLabels {
+            pid: if task.class == TaskClass::EndedChildren { format!("{}+", task.pid) } else { task.pid.to_string() },
+            comm: task.comm.to_text(),
+            container: at.container.map(|c| c.id).unwrap_or_default(),
+            ..TaskLabels::default()
+        };
+        if let Some(vm) = self.vms.get(&ix) {
+            labels.vm = vm.uuid.clone().or_else(|| vm.name.clone()).unwrap_or_default();
+        }
+        let places = self.seats.get(ix.index()).and_then(|s| s.places.as_ref());
+        labels.workloads =
+            places.into_iter().flat_map(|p| p.iter()).filter_map(|g| Some(self.groups.get(*g)?.id.clone())).collect();
+        if self.options.full_names && task.class == TaskClass::Process && task.ended.is_none() {
+            let file = |name: &str| self.host.proc(format!("{}/{name}", task.pid));
+            if let Ok(exe) = std::fs::read_link(file("exe")) {
+                labels.exe = exe.to_string_lossy().into_owned();
+            }
+            if let Ok(text) = host::read_text(&file("cmdline")) {
+                let shown: String = text.trim_end_matches('\0').chars().take(256).collect();
+                labels.cmdline = shown.replace('\0', " ");
+            }
+        }
+        labels
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.save();
+    }
+}
+
+/// Idle share to expect of a zone: the cores of a package draw next to nothing when idle, memory half.
+fn prior_share(zone: &Zone, machine: f64) -> f64 {
+    use crate::source::ZoneKind as K;
+    match zone.kind {
+        K::Core | K::Uncore => 0.05,
+        K::Dram => 0.5,
+        K::Psys | K::Board | K::Wall => (machine * 1.5).min(0.8),
+        K::Package | K::Gpu | K::Other => machine,
+    }
+}
+
+fn cpu_model(host: &HostRoot) -> String {
+    let text = host::read_text(&host.proc("cpuinfo")).unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with("model name") || l.starts_with("Model"));
+    line.and_then(|l| l.split_once(':')).map(|(_, m)| m.trim().to_owned()).unwrap_or_default()
+}
+
+fn own_memory() -> u64 {
+    // pages; the second figure is the resident part
+    let text = host::read_text(&HostRoot::new("/").proc("self/statm")).unwrap_or_default();
+    let pages: u64 = text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// What a cgroup reserved, in units of `cpu.weight` (100 is what everybody has who asked for nothing).
+fn cgroup_weight(host: &HostRoot, path: &str) -> u64 {
+    let path = path.trim_start_matches('/');
+    let read = |file: String| host::read_u64(&host.sys(format!("fs/cgroup/{file}"))).ok();
+    read(format!("{path}/cpu.weight"))
+        .or_else(|| read(format!("unified/{path}/cpu.weight")))
+        .or_else(|| read(format!("cpu/{path}/cpu.shares")).map(|shares| shares * 100 / 1024))
+        .unwrap_or(100)
+        .clamp(1, 1 << 20)
+}
+
+/// Learned floors in the state folder.
+mod floors {
+    use super::*;
+    use ebbtide_proto::ZoneId;
+    use std::path::Path;
+
+    pub(super) fn load(folder: &Path) -> HashMap<ZoneId, FloorLearner> {
+        let Ok(text) = host::read_text(&folder.join("floors.json")) else { return HashMap::new() };
+        match serde_json::from_str(&text) {
+            Ok(map) => map,
+            Err(error) => {
+                tracing::warn!(%error, "floors.json is damaged; idle floors are learned anew");
+                HashMap::new()
+            }
+        }
+    }
+
+    pub(super) fn save<'a>(folder: &Path, floors: impl Iterator<Item = (&'a ZoneId, &'a FloorLearner)>) {
+        let map: BTreeMap<_, _> = floors.collect();
+        let write = || -> io::Result<()> {
+            let fresh = folder.join("floors.json.new");
+            std::fs::write(&fresh, serde_json::to_vec(&map)?)?;
+            std::fs::rename(fresh, folder.join("floors.json"))
+        };
+        if let Err(error) = write() {
+            tracing::warn!(%error, "can't keep learned idle floors");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One zone from reading to account: whether it answers, what it added, what is its floor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ebbtide_proto::{Energy, Power};
+
+use crate::attribution::floor::{Activity, Floor, FloorLearner};
+use crate::attribution::{Basis, ZoneInterval};
+use crate::clock::Moment;
+use crate::counter::{Counter, Step};
+use crate::journal::ZoneRecord;
+use crate::ledger::ZoneAccount;
+use crate::snapshot::{ZoneState, ZoneView};
+use crate::source::discover::Role;
+use crate::source::{ReadError, Reading, Zone, ZoneKind};
+use crate::usage::cpu::Topology;
+
+/// Follows one zone.
+pub(super) struct Track {
+    pub(super) zone: Arc<Zone>,
+    pub(super) role: Role,
+    pub(super) account: ZoneAccount,
+    pub(super) learner: FloorLearner,
+    counter: Counter,
+    /// When it was last read well; before that, when it was first tried.
+    answered: Option<Moment>,
+    failing: bool,
+    power: Option<Power>,
+    step: Option<Step>,
+}
+
+impl Track {
+    pub(super) fn new(zone: Zone, role: Role, learner: FloorLearner) -> Self {
+        let counter = Counter::new(zone.counter);
+        Self {
+            zone: Arc::new(zone),
+            role,
+            account: ZoneAccount::default(),
+            learner,
+            counter,
+            answered: None,
+            failing: false,
+            power: None,
+            step: None,
+        }
+    }
+
+    /// Goes on from what an earlier run of the agent left.
+    pub(super) fn resume(&mut self, kept: &ZoneRecord) {
+        self.account = kept.account.clone();
+        if let Some((raw, at)) = kept.raw {
+            // of the three clocks only the one that counts sleep matters to a counter that was interrupted
+            let at = Moment { mono: at, boot: at, wall: at };
+            self.counter = Counter::resume(self.zone.counter, Reading { at, counter: Energy::from_uj(raw) });
+        }
+    }
+
+    /// Takes what the source said at this sample.
+    pub(super) fn take(&mut self, now: Moment, reading: Result<Reading, ReadError>) {
+        self.step = None;
+        match reading {
+            Ok(reading) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(zone = %self.zone.name, "answers again");
+                }
+                self.answered = Some(now);
+                self.step = self.counter.step(reading);
+                if let Some(step) = &self.step {
+                    self.account.total += step.energy;
+                    self.account.note(step);
+                    self.power = crate::counter::mean_power(step);
+                }
+            }
+            Err(error) => {
+                self.answered.get_or_insert(now);
+                self.counter.interrupt();
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(zone = %self.zone.name, %error, "stopped answering; its figures are stale until it comes back");
+                }
+            }
+        }
+    }
+
+    pub(super) fn state(&self, now: Moment, stale_after: Duration) -> ZoneState {
+        match (self.failing, self.counter.last()) {
+            (true, None) => ZoneState::Absent,
+            (true, Some(_)) => {
+                let silent = self.answered.map_or(Duration::MAX, |a| now.since_with_sleep(a));
+                if silent < stale_after { ZoneState::Stale } else { ZoneState::Absent }
+            }
+            (false, _) if self.power.is_none() => ZoneState::Starting,
+            (false, _) => ZoneState::Live,
+        }
+    }
+
+    /// The interval to be shared out, and what the floor learns of it.
+    pub(super) fn interval(&mut self, topology: &Topology, activity: impl Fn(Option<usize>) -> Activity) -> ZoneInterval {
+        let socket = self.zone.socket.and_then(|s| topology.socket_of_package(s));
+        let basis = match self.zone.kind {
+            ZoneKind::Gpu => Basis::Nobody,
+            ZoneKind::Dram => Basis::Memory(socket),
+            _ => socket.map_or(Basis::Machine, Basis::Socket),
+        };
+        let Some(step) = self.step else {
+            return ZoneInterval { energy: Energy::ZERO, floor: Energy::ZERO, basis, gap: false };
+        };
+        let gap = step.gap.is_some();
+        let mut floor = Energy::ZERO;
+        if !gap {
+            let activity = activity(socket);
+            self.learner.observe(step.energy, step.dt, activity);
+            floor = self.floor_or_guess(activity).map_or(Energy::ZERO, |p| p.over(step.dt));
+        }
+        ZoneInterval { energy: step.energy, floor, basis, gap }
+    }
+
+    fn floor_or_guess(&self, activity: Activity) -> Option<Power> {
+        self.learner.floor().map(|f| f.power).or_else(|| Some(self.learner.guess(self.power?, activity)))
+    }
+
+    pub(super) fn view(&self, now: Moment, stale_after: Duration) -> ZoneView {
+        let state = self.state(now, stale_after);
+        let known = matches!(state, ZoneState::Live | ZoneState::Stale);
+        ZoneView {
+            zone: Arc::clone(&self.zone),
+            role: self.role,
+            state,
+            account: self.account.clone(),
+            power: self.power.filter(|_| known),
+            floor: self.floor(),
+        }
+    }
+
+    pub(super) fn floor(&self) -> Option<Floor> {
+        self.learner.floor()
+    }
+
+    pub(super) fn record(&self) -> ZoneRecord {
+        ZoneRecord {
+            id: self.zone.id.clone(),
+            raw: self.counter.last().map(|r| (r.counter.uj(), r.at.boot)),
+            account: self.account.clone(),
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Tasks from `/proc`, read by hand: about a microsecond for a task that slept, about ten for one that ran.
+//!
+//! How it is kept cheap:
+//! - paths are opened relative to one descriptor of `/proc`, texts go through one reused buffer;
+//! - `schedstat` of each single-threaded task stays open and tells its run time in nanoseconds with one read. If
+//!   that stood still, nothing else can have changed: only a running task can clone, exec or reap. `stat` is read
+//!   only when it moved;
+//! - a task with threads is told by `stat` alone (its `schedstat` is that of one thread);
+//! - the folder is listed only if the kernel counted a fork since the last sample;
+//! - name, user and cgroup are read when the task is new, changed its name (exec) or is still young, since
+//!   runtimes move a task to its cgroup right after the fork.
+//!
+//! A kept descriptor belongs to one life of a task: after that it answers `ESRCH`, also if the pid is reused.
+//! Descriptors are kept up to the process's limit, less a reserve; beyond it, and below a root that isn't procfs
+//! (twin, fixtures), files are opened at each sample.
+//!
+//! Children that nobody saw alive are found in their parent: `cutime + cstime` grows by a child's whole run time
+//! when it is waited for. What was already charged to children that were seen is taken off, and the rest is
+//! charged to the parent's [`TaskClass::EndedChildren`].
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, statat};
+use rustix::io::{Errno, pread};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::UsageReader;
+use super::stat::{self, TaskStat};
+use super::table::{Delta, LastChild, Task, TaskClass, TaskIx, TaskTable};
+use crate::clock::Moment;
+use crate::host::HostRoot;
+use crate::workload::cgroup;
+
+/// Descriptors left to the rest of the agent.
+const RESERVED_FDS: u64 = 256;
+/// Samples in which a new task's cgroup is read again.
+const YOUNG: u8 = 3;
+/// Every so many samples a running task's cgroup is read again whatever happened.
+const CGROUP_REFRESH: u32 = 30;
+/// Samples after which a child that was never waited for is forgotten.
+const PATIENCE: u8 = 3;
+
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// Reads `/proc`.
+pub struct ProcfsReader {
+    proc: OwnedFd,
+    tick_ns: u64,
+    keep: u64,
+    kept: u64,
+    states: Vec<State>,
+    buf: Vec<u8>,
+    dir_buf: Vec<u8>,
+    forks: Option<u64>,
+    first: bool,
+    sample: u32,
+    /// Slots by rising pid of first sight, so that parents are read before their children.
+    order: Vec<TaskIx>,
+    gone: Vec<TaskIx>,
+    found: Vec<u32>,
+}
+
+/// What is remembered of a task between samples, by slot.
+#[derive(Default)]
+struct State {
+    fd: Option<OwnedFd>,
+    /// Run time over its whole life, in nanoseconds.
+    run_ns: u64,
+    /// Run time of children that were waited for, over its whole life.
+    child_ns: u64,
+    /// Children's time that came in (+) against what was charged to children that went (−).
+    balance: i128,
+    /// Samples for which `balance` was below zero.
+    overdrawn: u8,
+    /// Whether `schedstat` can be trusted for it: it has one thread.
+    single: bool,
+    /// Samples since it was found, up to [`YOUNG`].
+    age: u8,
+    alive: bool,
+    must_read_stat: bool,
+    ended_children: Option<TaskIx>,
+}
+
+impl ProcfsReader {
+    /// Opens `/proc` below `host`.
+    pub fn open(host: &HostRoot) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open(host.proc(""), flags, Mode::empty())?;
+        let magic = rustix::fs::fstatfs(&proc).map_or(0, |s| u64::try_from(s.f_type).unwrap_or(0));
+        let keep = if magic == PROC_SUPER_MAGIC { raise_fd_limit().saturating_sub(RESERVED_FDS) } else { 0 };
+        Ok(Self {
+            proc,
+            tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            keep,
+            kept: 0,
+            states: Vec::new(),
+            buf: vec![0; 4096],
+            dir_buf: Vec::with_capacity(32 * 1024),
+            forks: None,
+            first: true,
+            sample: 0,
+            order: Vec::new(),
+            gone: Vec::new(),
+            found: Vec::new(),
+        })
+    }
+
+    fn state(&mut self, ix: TaskIx) -> &mut State {
+        if self.states.len() <= ix.index() {
+            self.states.resize_with(ix.index() + 1, State::default);
+        }
+        &mut self.states[ix.index()]
+    }
+
+    /// Lists the pids in `/proc` into `self.found`.
+    fn list(&mut self) -> io::Result<()> {
+        self.found.clear();
+        // a fresh description, so that reading starts at the beginning
+        let dir = openat(&self.proc, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut entries = RawDir::new(&dir, self.dir_buf.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            if let Some(pid) = parse_pid(entry?.file_name().to_bytes()) {
+                self.found.push(pid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a task that was not known into the table.
+    fn discover(&mut self, pid: u32, now: Moment, table: &mut TaskTable, out: &mut Vec<Delta>) {
+        let path = TaskPath::new(pid);
+        let Some(stat) = self.read_stat(&path) else { return };
+        let class = if stat.kernel_thread { TaskClass::Kernel } else { TaskClass::Process };
+        let mut task = Task::new(pid, stat.start, class);
+        task.uid = statat(&self.proc, &path.folder(), AtFlags::empty()).map_or(0, |s| s.st_uid);
+        task.cgroup = self.read_cgroup(&path, class, table);
+        apply(&mut task, &stat);
+        let single = stat.threads <= 1;
+        let fd = if single && self.kept < self.keep {
+            openat(&self.proc, &path.file("schedstat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        } else {
+            None
+        };
+        self.kept += u64::from(fd.is_some());
+        let run_ns = match (&fd, single) {
+            (Some(fd), _) => read_schedstat(fd.as_fd(), &mut self.buf).unwrap_or(stat.ticks * self.tick_ns),
+            (None, true) => self.read_schedstat_at(&path).unwrap_or(stat.ticks * self.tick_ns),
+            (None, false) => stat.ticks * self.tick_ns,
+        };
+        let child_ns = stat.child_ticks * self.tick_ns;
+        // what ran before the agent looked for the first time is nobody's
+        let mine = if self.first { 0 } else { run_ns };
+        task.cpu_ns = mine;
+        remember_child(table, &task);
+        let ix = table.insert(task);
+        let first = self.first;
+        let state = self.state(ix);
+        *state = State { fd, run_ns, child_ns, single, alive: true, ..State::default() };
+        self.order.push(ix);
+        if mine > 0 {
+            out.push(Delta { task: ix, cpu_ns: mine });
+        }
+        if !first && child_ns > 0 {
+            self.state(ix).balance = i128::from(child_ns);
+            self.settle(ix, now, table, out);
+        }
+    }
+
+    /// Reads one known task; `false` if it is gone.
+    fn visit(&mut self, ix: TaskIx, now: Moment, table: &mut TaskTable, out: &mut Vec<Delta>) -> bool {
+        let Some(task) = table.get(ix) else { return false };
+        let (pid, start) = (task.pid, task.start);
+        let path = TaskPath::new(pid);
+        let state = &self.states[ix.index()];
+        let (single, must, before) = (state.single, state.must_read_stat, state.run_ns);
+        let mut run_ns = before;
+        if single {
+            let read = match &state.fd {
+                Some(fd) => read_schedstat(fd.as_fd(), &mut self.buf),
+                None => self.read_schedstat_at(&path),
+            };
+            match read {
+                // a reused pid can only be told by its start where no descriptor is kept
+                Some(ns) if ns == before && !must && self.keep > 0 => return true,
+                Some(ns) => run_ns = ns,
+                None if self.states[ix.index()].fd.is_some() => return false,
+                None => {}
+            }
+        }
+        let Some(stat) = self.read_stat(&path) else { return false };
+        if stat.start != start {
+            return false;
+        }
+        let now_single = stat.threads <= 1;
+        if !single || !now_single {
+            // ticks may lag behind nanoseconds that were already told
+            run_ns = run_ns.max(stat.ticks * self.tick_ns);
+        }
+        let child_ns = stat.child_ticks * self.tick_ns;
+        let state = &mut self.states[ix.index()];
+        let ran = run_ns.saturating_sub(state.run_ns);
+        state.run_ns = state.run_ns.max(run_ns);
+        state.must_read_stat = false;
+        state.balance += i128::from(child_ns.saturating_sub(state.child_ns));
+        state.child_ns = state.child_ns.max(child_ns);
+        state.age = state.age.saturating_add(1).min(YOUNG + 1);
+        if state.single != now_single {
+            state.single = now_single;
+            if !now_single && state.fd.take().is_some() {
+                self.kept = self.kept.saturating_sub(1);
+            }
+        }
+        let young = state.age <= YOUNG;
+        self.refresh(ix, &path, &stat, young, table);
+        if ran > 0 {
+            if let Some(task) = table.get_mut(ix) {
+                task.cpu_ns += ran;
+            }
+            out.push(Delta { task: ix, cpu_ns: ran });
+        }
+        if self.states[ix.index()].balance != 0 {
+            self.settle(ix, now, table, out);
+        }
+        true
+    }
+
+    /// Brings name, user and cgroup up to date.
+    fn refresh(&mut self, ix: TaskIx, path: &TaskPath, stat: &TaskStat, young: bool, table: &mut TaskTable) {
+        let Some(task) = table.get(ix) else { return };
+        let renamed = task.comm != stat.comm;
+        let class = task.class;
+        let turn = (self.sample.wrapping_add(task.pid)) % CGROUP_REFRESH == 0;
+        let identity = (renamed || young || turn).then(|| {
+            let uid = statat(&self.proc, &path.folder(), AtFlags::empty()).map_or(task.uid, |s| s.st_uid);
+            (uid, self.read_cgroup(path, class, table))
+        });
+        let Some(task) = table.get_mut(ix) else { return };
+        if let Some((uid, cgroup)) = identity {
+            // a task that is exiting says "/": it stays where it was
+            let moved = task.cgroup != cgroup && (stat.state != b'Z' || task.cgroup.is_empty());
+            if moved || uid != task.uid || renamed {
+                task.uid = uid;
+                if moved {
+                    task.cgroup = cgroup;
+                }
+                task.version = task.version.wrapping_add(1);
+            }
+        }
+        apply(task, stat);
+        if renamed {
+            let copy = task.clone();
+            remember_child(table, &copy);
+        }
+    }
+
+    /// Charges children that were never seen, once what was seen of others is taken off.
+    fn settle(&mut self, parent: TaskIx, now: Moment, table: &mut TaskTable, out: &mut Vec<Delta>) {
+        let slack = i128::from(2 * self.tick_ns);
+        let state = &mut self.states[parent.index()];
+        if state.balance < 0 {
+            state.overdrawn += 1;
+            if state.overdrawn > PATIENCE {
+                // it was never waited for: the parent ignores its children's end
+                state.balance = 0;
+                state.overdrawn = 0;
+            }
+            return;
+        }
+        state.overdrawn = 0;
+        if state.balance < slack {
+            return; // the rounding of ticks; it stays in the balance
+        }
+        let ns = u64::try_from(state.balance).unwrap_or(u64::MAX);
+        state.balance = 0;
+        let known = state.ended_children;
+        let Some(p) = table.get(parent) else { return };
+        let name = p.child.clone().unwrap_or(LastChild { comm: p.comm, cgroup: p.cgroup.clone(), uid: p.uid });
+        let (pid, start, cpu, ppid) = (p.pid, p.start, p.cpu, p.pid);
+        let ix = match known.filter(|&ix| table.get(ix).is_some_and(|t| t.class == TaskClass::EndedChildren && t.pid == pid)) {
+            Some(ix) => ix,
+            None => {
+                let ix = table.insert(Task::new(pid, start, TaskClass::EndedChildren));
+                self.state(ix).alive = false;
+                self.states[parent.index()].ended_children = Some(ix);
+                ix
+            }
+        };
+        if let Some(t) = table.get_mut(ix) {
+            if t.comm != name.comm || t.cgroup != name.cgroup || t.uid != name.uid {
+                t.comm = name.comm;
+                t.cgroup = name.cgroup;
+                t.uid = name.uid;
+                t.version = t.version.wrapping_add(1);
+            }
+            t.cpu = cpu;
+            t.ppid = ppid;
+            t.cpu_ns += ns;
+            t.threads = u32::MAX; // ran anywhere
+        }
+        let _ = now;
+        out.push(Delta { task: ix, cpu_ns: ns });
+    }
+
+    /// Takes leave of a task that is gone.
+    fn bury(&mut self, ix: TaskIx, now: Moment, table: &mut TaskTable) {
+        let Some(task) = table.get(ix) else { return };
+        let (ppid, copy) = (task.ppid, task.clone());
+        let state = std::mem::take(&mut self.states[ix.index()]);
+        self.kept = self.kept.saturating_sub(u64::from(state.fd.is_some()));
+        if let Some(parent) = table.by_pid(ppid) {
+            remember_child(table, &copy);
+            // its parent will be told all of it once it has waited for it
+            let p = self.state(parent);
+            p.balance -= i128::from(state.run_ns) + i128::from(state.child_ns);
+            p.must_read_stat = true;
+        }
+        table.end(ix, now);
+        if let Some(children) = state.ended_children {
+            table.end(children, now);
+        }
+    }
+
+    fn read_stat(&mut self, path: &TaskPath) -> Option<TaskStat> {
+        let n = self.read_file(path, "stat")?;
+        stat::parse_task(self.buf.get(..n)?)
+    }
+
+    fn read_schedstat_at(&mut self, path: &TaskPath) -> Option<u64> {
+        let n = self.read_file(path, "schedstat")?;
+        stat::parse_schedstat(self.buf.get(..n)?)
+    }
+
+    fn read_cgroup(&mut self, path: &TaskPath, class: TaskClass, table: &mut TaskTable) -> std::sync::Arc<str> {
+        let text = match class {
+            TaskClass::Process => self.read_file(path, "cgroup").and_then(|n| cgroup::unified_path(self.buf.get(..n)?)),
+            _ => None,
+        };
+        table.intern(text.as_deref().unwrap_or(""))
+    }
+
+    /// Reads a file of a task into the buffer; its length, or `None` if that can't be done.
+    fn read_file(&mut self, path: &TaskPath, name: &str) -> Option<usize> {
+        let fd = openat(&self.proc, &path.file(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut len = 0;
+        loop {
+            let n = rustix::io::read(&fd, self.buf.get_mut(len..)?).ok()?;
+            len += n;
+            if n == 0 || len == self.buf.len() {
+                return Some(len);
+            }
+            // procfs hands out a short file in one piece
+            if self.keep > 0 && len < self.buf.len() / 2 {
+                return Some(len);
+            }
+        }
+    }
+}
+
+impl UsageReader for ProcfsReader {
+    fn sample(&mut self, now: Moment, forks: Option<u64>, table: &mut TaskTable, out: &mut Vec<Delta>) -> io::Result<()> {
+        self.sample = self.sample.wrapping_add(1);
+        let mut order = std::mem::take(&mut self.order);
+        let mut gone = std::mem::take(&mut self.gone);
+        order.retain(|&ix| {
+            let alive = self.visit(ix, now, table, out);
+            if !alive {
+                gone.push(ix);
+            }
+            alive
+        });
+        // children of those that went have a new parent; they may sleep on and must be asked for it
+        if !gone.is_empty() {
+            for &ix in &order {
+                if table.get(ix).is_some_and(|t| gone.iter().any(|&g| table.get(g).is_some_and(|g| g.pid == t.ppid))) {
+                    self.state(ix).must_read_stat = true;
+                }
+            }
+        }
+        for ix in gone.drain(..) {
+            self.bury(ix, now, table);
+        }
+        self.order = order;
+        self.gone = gone;
+        if self.first || forks.is_none() || forks != self.forks {
+            self.list()?;
+            let found = std::mem::take(&mut self.found);
+            for &pid in &found {
+                if table.by_pid(pid).is_none() {
+                    self.discover(pid, now, table, out);
+                }
+            }
+            self.found = found;
+        }
+        self.forks = forks;
+        self.first = false;
+        if self.sample.is_multiple_of(64) {
+            table.forget_unused_paths();
+        }
+        Ok(())
+    }
+}
+
+/// Takes over what `stat` says and what changes all the time.
+fn apply(task: &mut Task, stat: &TaskStat) {
+    task.comm = stat.comm;
+    task.ppid = stat.ppid;
+    task.threads = stat.threads;
+    task.cpu = stat.cpu;
+    task.rss_pages = stat.rss_pages;
+}
+
+/// Notes at the parent what its children are called.
+fn remember_child(table: &mut TaskTable, child: &Task) {
+    if let Some(parent) = table.by_pid(child.ppid).and_then(|ix| table.get_mut(ix))
+        && parent.class == TaskClass::Process
+        // between fork and exec a child has its parent's name, which says less than that of an older child
+        && (parent.child.is_none() || parent.comm != child.comm)
+    {
+        parent.child = Some(LastChild { comm: child.comm, cgroup: child.cgroup.clone(), uid: child.uid });
+    }
+}
+
+fn read_schedstat(fd: std::os::fd::BorrowedFd<'_>, buf: &mut [u8]) -> Option<u64> {
+    let n = loop {
+        match pread(fd, &mut *buf, 0) {
+            Err(Errno::INTR) => {}
+            other => break other.ok()?,
+        }
+    };
+    stat::parse_schedstat(buf.get(..n)?)
+}
+
+fn parse_pid(name: &[u8]) -> Option<u32> {
+    if !name.first()?.is_ascii_digit() {
+        return None;
+    }
+    std::str::from_utf8(name).ok()?.parse().ok()
+}
+
+/// Raises the limit of open files to what is allowed, and returns it.
+fn raise_fd_limit() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // if it can't be raised, the present one is what there is
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        return getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    }
+    limit.current.unwrap_or(1 << 20)
+}
+
+/// Paths of one task relative to `/proc`, made without the heap being asked each time.
+struct TaskPath {
+    pid: u32,
+}
+
+impl TaskPath {
+    fn new(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    fn folder(&self) -> CString {
+        CString::new(self.pid.to_string()).unwrap_or_default()
+    }
+
+    fn file(&self, name: &str) -> CString {
+        CString::new(format!("{}/{name}", self.pid)).unwrap_or_default()
+    }
+}
