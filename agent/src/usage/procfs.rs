@@ -5,7 +5,8 @@
 //! - `schedstat` of each single-threaded task stays open and tells its run time in nanoseconds with one read. If
 //!   that stood still, nothing else can have changed: only a running task can clone, exec or reap. `stat` is read
 //!   only when it moved;
-//! - a task with threads is told by `stat` alone (its `schedstat` is that of one thread);
+//! - a task with threads is told by its `stat`, which is kept open instead (its `schedstat` is that of one thread);
+//!   if threads are to be told apart, by the `schedstat` of each;
 //! - the folder is listed only if the kernel counted a fork since the last sample;
 //! - name, user and cgroup are read when the task is new, changed its name (exec) or is still young, since
 //!   runtimes move a task to its cgroup right after the fork.
@@ -18,9 +19,10 @@
 //! when it is waited for. What was already charged to children that were seen is taken off, and the rest is
 //! charged to the parent's [`TaskClass::EndedChildren`].
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, statat};
 use rustix::io::{Errno, pread};
@@ -60,12 +62,17 @@ pub struct ProcfsReader {
     order: Vec<TaskIx>,
     gone: Vec<TaskIx>,
     found: Vec<u32>,
+    /// Whether threads are told apart.
+    threads: bool,
 }
 
 /// What is remembered of a task between samples, by slot.
 #[derive(Default)]
 struct State {
+    /// `schedstat` if it has one thread, else `stat`.
     fd: Option<OwnedFd>,
+    /// Run time of each thread, if threads are told apart.
+    threads: HashMap<u32, u64>,
     /// Run time over its whole life, in nanoseconds.
     run_ns: u64,
     /// Run time of children that were waited for, over its whole life.
@@ -84,8 +91,9 @@ struct State {
 }
 
 impl ProcfsReader {
-    /// Opens `/proc` below `host`.
-    pub fn open(host: &HostRoot) -> io::Result<Self> {
+    /// Opens `/proc` below `host`. With `threads` the threads of a process are told apart, so that its time is
+    /// charged to each CPU that it ran on; that costs a file per thread of each process that ran.
+    pub fn open(host: &HostRoot, threads: bool) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open(host.proc(""), flags, Mode::empty())?;
         let magic = rustix::fs::fstatfs(&proc).map_or(0, |s| u64::try_from(s.f_type).unwrap_or(0));
@@ -104,6 +112,7 @@ impl ProcfsReader {
             order: Vec::new(),
             gone: Vec::new(),
             found: Vec::new(),
+            threads,
         })
     }
 
@@ -129,7 +138,7 @@ impl ProcfsReader {
     }
 
     /// Takes a task that was not known into the table.
-    fn discover(&mut self, pid: u32, now: Moment, table: &mut TaskTable, out: &mut Vec<Delta>) {
+    fn discover(&mut self, pid: u32, table: &mut TaskTable, out: &mut Vec<Delta>) {
         let path = TaskPath::new(pid);
         let Some(stat) = self.read_stat(&path) else { return };
         let class = if stat.kernel_thread { TaskClass::Kernel } else { TaskClass::Process };
@@ -138,16 +147,12 @@ impl ProcfsReader {
         task.cgroup = self.read_cgroup(&path, class, table);
         apply(&mut task, &stat);
         let single = stat.threads <= 1;
-        let fd = if single && self.kept < self.keep {
-            openat(&self.proc, &path.file("schedstat"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
-        } else {
-            None
-        };
-        self.kept += u64::from(fd.is_some());
+        let fd = self.keep_open(&path, single);
+        let ticks_ns = stat.ticks * self.tick_ns;
         let run_ns = match (&fd, single) {
-            (Some(fd), _) => read_schedstat(fd.as_fd(), &mut self.buf).unwrap_or(stat.ticks * self.tick_ns),
-            (None, true) => self.read_schedstat_at(&path).unwrap_or(stat.ticks * self.tick_ns),
-            (None, false) => stat.ticks * self.tick_ns,
+            (Some(fd), true) => read_schedstat(fd.as_fd(), &mut self.buf).unwrap_or(ticks_ns),
+            (None, true) => self.read_schedstat_at(&path).unwrap_or(ticks_ns),
+            (_, false) => ticks_ns,
         };
         let child_ns = stat.child_ticks * self.tick_ns;
         // what ran before the agent looked for the first time is nobody's
@@ -160,16 +165,19 @@ impl ProcfsReader {
         *state = State { fd, run_ns, child_ns, single, alive: true, ..State::default() };
         self.order.push(ix);
         if mine > 0 {
-            out.push(Delta { task: ix, cpu_ns: mine });
+            out.push(Delta { task: ix, cpu_ns: mine, cpu: single.then_some(stat.cpu) });
+        }
+        if self.threads && !single {
+            self.read_threads(ix, &path);
         }
         if !first && child_ns > 0 {
             self.state(ix).balance = i128::from(child_ns);
-            self.settle(ix, now, table, out);
+            self.settle(ix, table, out);
         }
     }
 
     /// Reads one known task; `false` if it is gone.
-    fn visit(&mut self, ix: TaskIx, now: Moment, table: &mut TaskTable, out: &mut Vec<Delta>) -> bool {
+    fn visit(&mut self, ix: TaskIx, table: &mut TaskTable, out: &mut Vec<Delta>) -> bool {
         let Some(task) = table.get(ix) else { return false };
         let (pid, start) = (task.pid, task.start);
         let path = TaskPath::new(pid);
@@ -189,7 +197,14 @@ impl ProcfsReader {
                 None => {}
             }
         }
-        let Some(stat) = self.read_stat(&path) else { return false };
+        let stat = match (&self.states[ix.index()].fd, single) {
+            (Some(fd), false) => {
+                let Some(n) = read_kept(fd.as_fd(), &mut self.buf) else { return false };
+                self.buf.get(..n).and_then(stat::parse_task)
+            }
+            _ => self.read_stat(&path),
+        };
+        let Some(stat) = stat else { return false };
         if stat.start != start {
             return false;
         }
@@ -206,22 +221,27 @@ impl ProcfsReader {
         state.balance += i128::from(child_ns.saturating_sub(state.child_ns));
         state.child_ns = state.child_ns.max(child_ns);
         state.age = state.age.saturating_add(1).min(YOUNG + 1);
+        let young = state.age <= YOUNG;
         if state.single != now_single {
             state.single = now_single;
-            if !now_single && state.fd.take().is_some() {
+            if state.fd.take().is_some() {
                 self.kept = self.kept.saturating_sub(1);
             }
+            self.states[ix.index()].fd = self.keep_open(&path, now_single);
         }
-        let young = state.age <= YOUNG;
         self.refresh(ix, &path, &stat, young, table);
         if ran > 0 {
             if let Some(task) = table.get_mut(ix) {
                 task.cpu_ns += ran;
             }
-            out.push(Delta { task: ix, cpu_ns: ran });
+            if self.threads && !now_single {
+                self.push_threads(ix, &path, ran, out);
+            } else {
+                out.push(Delta { task: ix, cpu_ns: ran, cpu: now_single.then_some(stat.cpu) });
+            }
         }
         if self.states[ix.index()].balance != 0 {
-            self.settle(ix, now, table, out);
+            self.settle(ix, table, out);
         }
         true
     }
@@ -256,7 +276,7 @@ impl ProcfsReader {
     }
 
     /// Charges children that were never seen, once what was seen of others is taken off.
-    fn settle(&mut self, parent: TaskIx, now: Moment, table: &mut TaskTable, out: &mut Vec<Delta>) {
+    fn settle(&mut self, parent: TaskIx, table: &mut TaskTable, out: &mut Vec<Delta>) {
         let slack = i128::from(2 * self.tick_ns);
         let state = &mut self.states[parent.index()];
         if state.balance < 0 {
@@ -297,10 +317,8 @@ impl ProcfsReader {
             t.cpu = cpu;
             t.ppid = ppid;
             t.cpu_ns += ns;
-            t.threads = u32::MAX; // ran anywhere
         }
-        let _ = now;
-        out.push(Delta { task: ix, cpu_ns: ns });
+        out.push(Delta { task: ix, cpu_ns: ns, cpu: None });
     }
 
     /// Takes leave of a task that is gone.
@@ -320,6 +338,59 @@ impl ProcfsReader {
         if let Some(children) = state.ended_children {
             table.end(children, now);
         }
+    }
+
+    /// Opens the file that tells a task's run time for good, if the limit allows.
+    fn keep_open(&mut self, path: &TaskPath, single: bool) -> Option<OwnedFd> {
+        if self.kept >= self.keep {
+            return None;
+        }
+        let file = path.file(if single { "schedstat" } else { "stat" });
+        let fd = openat(&self.proc, &file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        self.kept += 1;
+        Some(fd)
+    }
+
+    /// Run time of each thread: thread id, nanoseconds, the CPU it last ran on.
+    fn list_threads(&mut self, path: &TaskPath) -> Vec<(u32, u64, u32)> {
+        let mut out = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(dir) = openat(&self.proc, &path.file("task"), flags, Mode::empty()) else { return out };
+        let mut tids = Vec::new();
+        let mut entries = RawDir::new(&dir, self.dir_buf.spare_capacity_mut());
+        while let Some(Ok(entry)) = entries.next() {
+            tids.extend(parse_pid(entry.file_name().to_bytes()));
+        }
+        for tid in tids {
+            let thread = TaskPath { pid: path.pid, tid: Some(tid) };
+            let Some(ns) = self.read_schedstat_at(&thread) else { continue };
+            let Some(stat) = self.read_stat(&thread) else { continue };
+            out.push((tid, ns, stat.cpu));
+        }
+        out
+    }
+
+    fn read_threads(&mut self, ix: TaskIx, path: &TaskPath) {
+        let threads = self.list_threads(path);
+        self.states[ix.index()].threads = threads.into_iter().map(|(tid, ns, _)| (tid, ns)).collect();
+    }
+
+    /// Tells `ran` by the CPUs that the threads ran on; what no living thread accounts for ran anywhere.
+    fn push_threads(&mut self, ix: TaskIx, path: &TaskPath, ran: u64, out: &mut Vec<Delta>) {
+        let threads = self.list_threads(path);
+        let before = std::mem::take(&mut self.states[ix.index()].threads);
+        let mut left = ran;
+        for &(tid, ns, cpu) in &threads {
+            let part = ns.saturating_sub(before.get(&tid).copied().unwrap_or(0)).min(left);
+            if part > 0 {
+                left -= part;
+                out.push(Delta { task: ix, cpu_ns: part, cpu: Some(cpu) });
+            }
+        }
+        if left > 0 {
+            out.push(Delta { task: ix, cpu_ns: left, cpu: None });
+        }
+        self.states[ix.index()].threads = threads.into_iter().map(|(tid, ns, _)| (tid, ns)).collect();
     }
 
     fn read_stat(&mut self, path: &TaskPath) -> Option<TaskStat> {
@@ -364,7 +435,7 @@ impl UsageReader for ProcfsReader {
         let mut order = std::mem::take(&mut self.order);
         let mut gone = std::mem::take(&mut self.gone);
         order.retain(|&ix| {
-            let alive = self.visit(ix, now, table, out);
+            let alive = self.visit(ix, table, out);
             if !alive {
                 gone.push(ix);
             }
@@ -372,8 +443,10 @@ impl UsageReader for ProcfsReader {
         });
         // children of those that went have a new parent; they may sleep on and must be asked for it
         if !gone.is_empty() {
+            let mut pids: Vec<u32> = gone.iter().filter_map(|&g| Some(table.get(g)?.pid)).collect();
+            pids.sort_unstable();
             for &ix in &order {
-                if table.get(ix).is_some_and(|t| gone.iter().any(|&g| table.get(g).is_some_and(|g| g.pid == t.ppid))) {
+                if table.get(ix).is_some_and(|t| pids.binary_search(&t.ppid).is_ok()) {
                     self.state(ix).must_read_stat = true;
                 }
             }
@@ -388,7 +461,7 @@ impl UsageReader for ProcfsReader {
             let found = std::mem::take(&mut self.found);
             for &pid in &found {
                 if table.by_pid(pid).is_none() {
-                    self.discover(pid, now, table, out);
+                    self.discover(pid, table, out);
                 }
             }
             self.found = found;
@@ -422,14 +495,19 @@ fn remember_child(table: &mut TaskTable, child: &Task) {
     }
 }
 
-fn read_schedstat(fd: std::os::fd::BorrowedFd<'_>, buf: &mut [u8]) -> Option<u64> {
-    let n = loop {
+fn read_schedstat(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Option<u64> {
+    let n = read_kept(fd, buf)?;
+    stat::parse_schedstat(buf.get(..n)?)
+}
+
+/// Reads a kept descriptor from the start; `None` once its task is gone.
+fn read_kept(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Option<usize> {
+    loop {
         match pread(fd, &mut *buf, 0) {
             Err(Errno::INTR) => {}
-            other => break other.ok()?,
+            other => return other.ok(),
         }
-    };
-    stat::parse_schedstat(buf.get(..n)?)
+    }
 }
 
 fn parse_pid(name: &[u8]) -> Option<u32> {
@@ -450,14 +528,15 @@ fn raise_fd_limit() -> u64 {
     limit.current.unwrap_or(1 << 20)
 }
 
-/// Paths of one task relative to `/proc`, made without the heap being asked each time.
+/// Paths of one task or thread relative to `/proc`.
 struct TaskPath {
     pid: u32,
+    tid: Option<u32>,
 }
 
 impl TaskPath {
     fn new(pid: u32) -> Self {
-        Self { pid }
+        Self { pid, tid: None }
     }
 
     fn folder(&self) -> CString {
@@ -465,6 +544,10 @@ impl TaskPath {
     }
 
     fn file(&self, name: &str) -> CString {
-        CString::new(format!("{}/{name}", self.pid)).unwrap_or_default()
+        let path = match self.tid {
+            None => format!("{}/{name}", self.pid),
+            Some(tid) => format!("{}/task/{tid}/{name}", self.pid),
+        };
+        CString::new(path).unwrap_or_default()
     }
 }

@@ -120,6 +120,8 @@ pub struct Delta {
     pub task: TaskIx,
     /// How much, in nanoseconds.
     pub cpu_ns: u64,
+    /// The CPU it ran on; `None` if it may have been several.
+    pub cpu: Option<u32>,
 }
 
 /// All tasks.
