@@ -6,5 +6,7 @@
 //! `export/`.
 
 pub mod cgroup;
+pub mod vm;
 
 pub use cgroup::{CgroupIdentity, Container, Pod, Qos, Runtime};
+pub use vm::{Hypervisor, Manager, Vm};
