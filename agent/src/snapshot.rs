@@ -115,6 +115,8 @@ pub struct TaskRow {
     pub cpu_ns: u64,
     /// CPU time in the last interval, in nanoseconds.
     pub cpu_last_ns: u64,
+    /// Resident memory in bytes when it last ran.
+    pub resident: u64,
 }
 
 /// One workload at one sample.

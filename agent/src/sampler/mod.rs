@@ -629,6 +629,7 @@ impl Sampler {
                 ended: task.ended.is_some(),
                 cpu_ns: task.cpu_ns,
                 cpu_last_ns: self.seats.get(ix.index()).map_or(0, |s| s.cpu_last_ns),
+                resident: task.rss_pages.saturating_mul(rustix::param::page_size() as u64),
             };
             tasks.push(row, energy, self.task_columns.idle(ix.index()), self.task_columns.last(ix.index()));
         }
