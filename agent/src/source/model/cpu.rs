@@ -145,8 +145,11 @@ impl CpuInfo {
         table::threads(&self.model).or_else(by_name)
     }
 
-    /// Whether this is a processor of desktops and laptops rather than of servers.
+    /// Whether this is a chip made for desktops and laptops, be it sold for small servers (Xeon E3 and E).
     pub fn is_client(&self) -> bool {
+        if ["xeon e3-", "xeon e-"].iter().any(|f| self.model.starts_with(f)) {
+            return true;
+        }
         let family = self.model.split([' ', '-']).next().unwrap_or("");
         let ryzen = family == "ryzen" && !self.model.contains("threadripper");
         // "Intel N100"
@@ -456,6 +459,16 @@ mod tests {
         }
         let prior = |name: &str| idle_share_prior(&CpuInfo::parse(&format!("model name: {name}")));
         assert!(prior("Intel(R) Core(TM) i7-8650U CPU") < prior("Intel(R) Xeon(R) Gold 6240 CPU"));
+        // what RAPL showed at 10 % load is more than idle
+        let measured = [
+            ("Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz", Vendor::Intel, (6, 63, 2), 16.4 / 117.0),
+            ("Intel(R) Xeon(R) CPU E3-1240 V2 @ 3.40GHz", Vendor::Intel, (6, 58, 9), 7.5 / 91.6),
+            ("AMD EPYC 8024P 8-Core Processor", Vendor::Amd, (25, 160, 2), 18.6 / 50.7),
+        ];
+        for (name, vendor, signature, at_tenth) in measured {
+            let cpu = CpuInfo { vendor, signature, ..CpuInfo::parse(&format!("model name: {name}")) };
+            assert!(idle_share_prior(&cpu) < at_tenth, "{name}");
+        }
     }
 
     proptest! {

@@ -65,7 +65,6 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 impl Integral {
     fn add(&mut self, power: Power, dt: Duration) {
-        // below 2^64 · 2^94: times of more than 2^64 ns don't occur between two readings of a u64 clock
         let units = u128::from(power.uw()).saturating_mul(dt.as_nanos()).saturating_add(self.carry);
         self.total += Energy::from_uj(u64::try_from(units / UNITS_PER_UJ).unwrap_or(u64::MAX));
         self.carry = units % UNITS_PER_UJ;
@@ -103,7 +102,7 @@ impl ModelSource {
     /// Moves on to `now`, at which the CPU times are `times`.
     ///
     /// Power is that of the mean load since the last reading; the curve is not straight, so that a load
-    /// which swings between two readings is off by the sag of the curve, well within the stated error.
+    /// which swings from none to full between two readings is off by about a tenth.
     /// Time asleep doesn't count: what a sleeping machine draws is not on the curve.
     fn step(&mut self, now: Moment, times: CpuTimes) -> Result<Reading, ReadError> {
         if let Some((before, was)) = &self.last {
