@@ -1,0 +1,184 @@
+//! A machine without a sensor: power modelled from its processors' load, always labelled as such.
+//!
+//! `machine` tells what it is, `estimate` which curve it follows and how far that may be off, with the
+//! figures of `table`; `load` reads how busy it is. The one zone, `model/cpu`, is the integral of the
+//! curve over the load. It stands for the whole machine as published results measured it at the wall
+//! (processors, memory, board, fans, supply losses; no accelerators), or for a guest's share of that.
+
+pub mod cpu;
+pub mod curve;
+pub mod estimate;
+pub mod load;
+pub mod machine;
+pub mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ebbtide_proto::{Energy, Power, ZoneId};
+use serde::Deserialize;
+
+pub use self::cpu::{CpuInfo, idle_share_prior};
+pub use self::curve::Curve;
+pub use self::estimate::Estimate;
+
+use self::load::CpuTimes;
+use self::machine::Machine;
+use super::{CounterShape, Found, Quality, ReadError, Reading, Source, SourceKind, Zone, ZoneKind};
+use crate::clock::Moment;
+use crate::host::{self, HostRoot};
+
+/// What the operator knows of the machine: its power without load and at full load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelOverride {
+    /// Power without load.
+    pub idle: Power,
+    /// Power with all CPUs busy.
+    pub full: Power,
+}
+
+/// The modelled zone of a machine.
+pub struct ModelSource {
+    zones: Vec<Zone>,
+    stat: PathBuf,
+    estimate: Estimate,
+    /// CPUs online at the start; the estimate is for these.
+    cpus: usize,
+    last: Option<(Moment, CpuTimes)>,
+    integral: Integral,
+}
+
+/// Energy as the sum of power times time, with what is less than a microjoule carried on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Integral {
+    total: Energy,
+    /// In µW·ns, less than one microjoule.
+    carry: u128,
+}
+
+/// A µJ in µW·ns.
+const UNITS_PER_UJ: u128 = 1_000_000_000;
+
+/// The ticks of `/proc/stat` come every 1 to 10 ms; if none has come for this long, they stand still.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+impl Integral {
+    fn add(&mut self, power: Power, dt: Duration) {
+        let units = u128::from(power.uw()).saturating_mul(dt.as_nanos()).saturating_add(self.carry);
+        self.total += Energy::from_uj(u64::try_from(units / UNITS_PER_UJ).unwrap_or(u64::MAX));
+        self.carry = units % UNITS_PER_UJ;
+    }
+}
+
+impl ModelSource {
+    /// The modelled zone of the machine below `host`, whose CPU times were `first`. Fails only if the
+    /// name of the zone were refused.
+    fn new(host: &HostRoot, estimate: Estimate, first: &CpuTimes) -> Result<Self, ebbtide_proto::id::IdError> {
+        let stat = host.proc("stat");
+        let zone = Zone {
+            id: ZoneId::new("model/cpu")?,
+            name: "cpu".to_owned(),
+            kind: ZoneKind::Package,
+            parent: None,
+            socket: None,
+            source: SourceKind::Model,
+            path: stat.display().to_string(),
+            quality: Quality::Modelled,
+            error: estimate.error,
+            counter: CounterShape {
+                range: None,
+                max_power: Power::from_uw(estimate.curve.full().uw().saturating_mul(2)),
+            },
+        };
+        Ok(Self { zones: vec![zone], stat, estimate, cpus: first.len(), last: None, integral: Integral::default() })
+    }
+
+    /// What was recognised and what power that gives.
+    pub fn estimate(&self) -> &Estimate {
+        &self.estimate
+    }
+
+    /// Moves on to `now`, at which the CPU times are `times`.
+    ///
+    /// Power is that of the mean load since the last reading; the curve is not straight, so that a load
+    /// which swings from none to full between two readings is off by about a tenth.
+    /// Time asleep doesn't count: what a sleeping machine draws is not on the curve.
+    fn step(&mut self, now: Moment, times: CpuTimes) -> Result<Reading, ReadError> {
+        if let Some((before, was)) = &self.last {
+            let dt = now.since(*before);
+            let load = times.load_since(was, self.cpus);
+            if load.total == 0 {
+                // too soon for a tick; the next reading covers this time too
+                return if dt < LONGEST_TICK {
+                    Ok(self.reading(now))
+                } else {
+                    Err(self.absent("CPU times stand still"))
+                };
+            }
+            self.integral.add(self.estimate.curve.at(load), dt);
+        }
+        self.last = Some((now, times));
+        Ok(self.reading(now))
+    }
+
+    fn reading(&self, at: Moment) -> Reading {
+        Reading { at, counter: self.integral.total }
+    }
+
+    fn absent(&self, why: &str) -> ReadError {
+        ReadError::Absent { path: self.stat.display().to_string(), why: why.to_owned() }
+    }
+}
+
+impl Source for ModelSource {
+    fn zones(&self) -> &[Zone] {
+        &self.zones
+    }
+
+    /// A reading that fails costs no energy: the next good one covers the time since the last good one.
+    fn read(&mut self, now: Moment, out: &mut Vec<Result<Reading, ReadError>>) {
+        let result = match host::read_text(&self.stat) {
+            Ok(text) => match CpuTimes::parse(&text) {
+                times if times.is_empty() => Err(self.absent("it has no CPU times")),
+                times => self.step(now, times),
+            },
+            Err(source) => Err(ReadError::Io { path: self.stat.display().to_string(), source }),
+        };
+        out.push(result);
+    }
+}
+
+/// The modelled zone of the machine below `host`, or why there can be none. Needs `/proc/stat`; all else
+/// that can't be read only makes the estimate wider.
+pub fn source(host: &HostRoot, given: Option<ModelOverride>) -> Result<ModelSource, String> {
+    let stat = host.proc("stat");
+    let text = host::read_text(&stat).map_err(|e| format!("can't read {}: {e}", stat.display()))?;
+    let first = CpuTimes::parse(&text);
+    if first.is_empty() {
+        return Err(format!("{} has no CPU times", stat.display()));
+    }
+    let estimate = estimate::estimate(&Machine::read(host, &first), given);
+    ModelSource::new(host, estimate, &first).map_err(|e| e.to_string())
+}
+
+/// The modelled zone as discovery reports it.
+pub fn discover(host: &HostRoot, given: Option<ModelOverride>) -> Found {
+    let mut found = Found::default();
+    match source(host, given) {
+        Ok(model) => found.sources.push(Box::new(model)),
+        Err(why) => found.skip("model", why, Some("make the host's /proc readable below the agent's root")),
+    }
+    found
+}
+
+/// One sentence for `zones` and `check`: what was recognised, and what power that gives.
+pub fn describe(host: &HostRoot, given: Option<ModelOverride>) -> String {
+    match source(host, given) {
+        Ok(model) => model.estimate().to_string(),
+        Err(why) => format!("no model: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
