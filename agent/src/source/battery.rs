@@ -151,3 +151,100 @@ fn given(dir: &Path) -> Option<Power> {
     };
     magnitude("power_now").or_else(product).map(Power::from_uw)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::time::Duration;
+
+    /// A machine whose supplies have these files: `BAT0/status=Discharging`.
+    fn machine(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for entry in files {
+            let (path, text) = entry.split_once('=').unwrap();
+            let at = root.path().join("sys/class/power_supply").join(path);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, format!("{text}\n")).unwrap();
+        }
+        root
+    }
+
+    /// What the batteries give, in microwatts, or why there is no figure.
+    fn reading(files: &[&str]) -> Result<u64, String> {
+        let root = machine(files);
+        let mut found = discover(&HostRoot::new(root.path()), ProbeMode::Stepped);
+        let source = found.sources.first_mut().ok_or("no source")?;
+        let (mut out, start) = (Vec::new(), Moment::default());
+        source.read(start, &mut out);
+        source.read(start.plus(Duration::from_secs(1)), &mut out);
+        assert_eq!(source.zones()[0].kind, ZoneKind::Wall);
+        out.pop()
+            .unwrap()
+            .map(|r| r.counter.uj())
+            .map_err(|e| e.to_string().replace(&root.path().display().to_string(), ""))
+    }
+
+    const BAT: [&str; 2] = ["BAT0/type=Battery", "BAT0/status=Discharging"];
+
+    fn discharging(more: &[&str]) -> Result<u64, String> {
+        reading(&[&BAT, more].concat())
+    }
+
+    #[test]
+    fn a_discharging_battery_tells_what_the_machine_draws() {
+        assert_eq!(discharging(&["BAT0/power_now=9870000"]), Ok(9_870_000));
+        assert_eq!(discharging(&["BAT0/power_now=-9870000"]), Ok(9_870_000));
+        assert_eq!(discharging(&["BAT0/current_now=-850000", "BAT0/voltage_now=11400000"]), Ok(9_690_000));
+        assert_eq!(
+            discharging(&["BAT0/power_now=0", "BAT0/current_now=850000", "BAT0/voltage_now=11400000"]),
+            Ok(9_690_000)
+        );
+        assert_eq!(discharging(&["BAT0/power_now=5000000", "AC/type=Mains", "AC/online=0"]), Ok(5_000_000));
+        assert_eq!(discharging(&["BAT0/power_now=5000000", "BAT0/scope=System"]), Ok(5_000_000));
+    }
+
+    #[test]
+    fn several_batteries_are_one() {
+        let both = ["BAT0/power_now=5000000", "BAT1/type=Battery", "BAT1/status=Discharging", "BAT1/power_now=1000000"];
+        assert_eq!(discharging(&both), Ok(6_000_000));
+        let resting = ["BAT0/power_now=5000000", "BAT1/type=Battery", "BAT1/status=Not charging", "BAT1/power_now=0"];
+        assert_eq!(discharging(&resting), Ok(5_000_000));
+        let silent = ["BAT0/power_now=5000000", "BAT1/type=Battery", "BAT1/status=Discharging"];
+        assert!(discharging(&silent).unwrap_err().contains("BAT1"), "a part is not the whole");
+    }
+
+    #[test]
+    fn otherwise_there_is_no_figure_and_a_reason() {
+        let absent = |files: &[&str]| reading(files).unwrap_err();
+        for (status, why) in
+            [("Charging", "charging"), ("Full", "full"), ("Not charging", "not charging"), ("Unknown", "unknown")]
+        {
+            let got = absent(&["BAT0/type=Battery", &format!("BAT0/status={status}"), "BAT0/power_now=5000000"]);
+            assert!(got.contains(why), "{status}: {got}");
+        }
+        assert!(absent(&[BAT[0], BAT[1], "BAT0/power_now=0"]).contains("no power"));
+        assert!(absent(&[BAT[0], BAT[1], "BAT0/power_now=1", "AC/type=Mains", "AC/online=1"]).contains("mains"));
+        assert!(absent(&[BAT[0], BAT[1], "BAT0/power_now=4000000000000"]).contains("not a number"));
+        assert_eq!(absent(&["mouse/type=Battery", "mouse/scope=Device", "mouse/status=Discharging"]), "no source");
+        assert_eq!(absent(&["AC/type=Mains", "AC/online=0", "BAT0/type=Battery", "BAT0/present=0"]), "no source");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_bytes_make_more_than_a_laptop_draws(power in any::<Vec<u8>>(), current in any::<i64>(), voltage in any::<i64>(), junk in any::<Vec<u8>>()) {
+            let root = machine(&[BAT[0], BAT[1], &format!("BAT0/current_now={current}"), &format!("BAT0/voltage_now={voltage}")]);
+            let dir = root.path().join("sys/class/power_supply");
+            fs::write(dir.join("BAT0/power_now"), power).unwrap();
+            fs::create_dir(dir.join("x")).unwrap();
+            fs::write(dir.join("x/type"), junk).unwrap();
+            let probe = Batteries::new(dir, ZoneId::new("battery/system").unwrap());
+            if let Ok(power) = probe.power() {
+                prop_assert!(power > Power::ZERO && power <= MOST);
+            }
+        }
+    }
+}

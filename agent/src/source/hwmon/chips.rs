@@ -190,11 +190,6 @@ pub fn fits(pattern: &str, text: &str) -> bool {
     p.iter().skip(i).all(|c| *c == b'*')
 }
 
-/// The first of `own`, then of `builtin`, that is about chips called `name`.
-pub fn row_for<'a>(own: &'a [ChipRow], builtin: &'a [ChipRow], name: &str) -> Option<&'a ChipRow> {
-    own.iter().chain(builtin).find(|row| row.fits(name))
-}
-
 /// The chips that are known without configuration. The last row takes any chip.
 pub fn builtin() -> Vec<ChipRow> {
     use ZoneKind::{Board, Core, Dram, Gpu, Other, Package, Uncore, Wall};
@@ -420,10 +415,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn row_for<'a>(rows: &'a [ChipRow], name: &str) -> &'a ChipRow {
+        rows.iter().find(|r| r.fits(name)).unwrap()
+    }
+
     #[test]
     fn every_chip_has_a_row_and_known_ones_their_own() {
         let rows = builtin();
-        let row = |name: &str| row_for(&[], &rows, name).unwrap().names.first().unwrap().as_str();
+        let row = |name: &str| row_for(&rows, name).names.first().unwrap().as_str();
         assert_eq!(row("ina226_u76"), "ina2*");
         assert_eq!(row("ina3221x"), "ina3221*");
         assert_eq!(row("dps800"), "pmbus");
@@ -439,11 +438,9 @@ mod tests {
             "names = ['ina226_u79']\nerror_percent = 2\nchannels = [{ label = '*', kind = 'package', inside = ['ina226_u1'] }]",
         )
         .unwrap();
-        let own = [own];
-        let builtin = builtin();
-        let row = row_for(&own, &builtin, "ina226_u79").unwrap();
-        assert_eq!(row.channel("power1").unwrap().kind, ZoneKind::Package);
-        assert_eq!(row_for(&own, &builtin, "ina226_u80").unwrap().channel("power1").unwrap().kind, ZoneKind::Board);
+        let rows: Vec<ChipRow> = std::iter::once(own).chain(builtin()).collect();
+        assert_eq!(row_for(&rows, "ina226_u79").channel("power1").unwrap().kind, ZoneKind::Package);
+        assert_eq!(row_for(&rows, "ina226_u80").channel("power1").unwrap().kind, ZoneKind::Board);
         let bad =
             toml::from_str::<ChipRow>("names = ['x']\nerror_percent = 2\nchannels = [{ label = '*', kind = 'cpu' }]");
         assert!(bad.unwrap_err().to_string().contains("expected psys"));

@@ -279,7 +279,9 @@ impl Files {
                     (format!("power{number}"), Input::Power { file, scale })
                 }
             };
-            Some(Channel { name, label: self.label(a), input })
+            // drivers that put the channel's name before the label (smpro_hwmon) say nothing more by it
+            let label = self.label(a).map(|l| l.strip_prefix(&format!("{name} ")).map(str::to_owned).unwrap_or(l));
+            Some(Channel { name, label, input })
         })
         .collect()
     }
@@ -287,37 +289,26 @@ impl Files {
     /// The channels that are a voltage times a current: as the row pairs them, else (unless `tells`
     /// power by itself) by equal label, else by number where labels don't contradict.
     fn products(&self, row: &ChipRow, tells: bool) -> Vec<Channel> {
-        let of = |wanted: Quantity| {
-            let list = self.by_channel.iter().filter(move |((q, _), _)| *q == wanted);
-            list.map(|((_, n), a)| (*n, self.label(a), a)).collect::<Vec<_>>()
-        };
-        let (volts, currents) = (of(Quantity::Volt), of(Quantity::Curr));
-        let said = |pattern: &str, label: &Option<String>| label.as_deref().is_some_and(|l| fits(pattern, l));
-        let mut pairs = Vec::new();
+        let (volts, currents) = (self.sides(Quantity::Volt), self.sides(Quantity::Curr));
+        let mut pairs: Vec<(&Side<'_>, &Side<'_>)> = Vec::new();
         for pair in &row.pairs {
-            let volt = volts.iter().find(|(_, label, _)| said(&pair.volt, label));
-            let current = currents.iter().find(|(_, label, _)| said(&pair.curr, label));
-            pairs.extend(volt.zip(current));
+            let volt = volts.iter().find(|v| v.is_called(&pair.volt));
+            pairs.extend(volt.zip(currents.iter().find(|c| c.is_called(&pair.curr))));
         }
         if pairs.is_empty() && !tells {
-            for volt in volts.iter().filter(|(n, ..)| row.is_bus_voltage(*n)) {
-                let labelled = currents.iter().find(|(_, label, _)| label.is_some() && *label == volt.1);
-                let numbered =
-                    || currents.iter().find(|(n, label, _)| *n == volt.0 && (label.is_none() || volt.1.is_none()));
+            for volt in volts.iter().filter(|v| row.is_bus_voltage(v.number)) {
+                let labelled = currents.iter().find(|c| c.label.is_some() && c.label == volt.label);
+                let silent = |c: &Side<'_>| c.label.is_none() || volt.label.is_none();
+                let numbered = || currents.iter().find(|c| c.number == volt.number && silent(c));
                 pairs.extend(Some(volt).zip(labelled.or_else(numbered)));
             }
         }
-        let channel = |((n, label, v), (_, other, c)): (
-            &(u32, Option<String>, &Attributes),
-            &(u32, Option<String>, &Attributes),
-        )| {
-            let both = |a: &Option<String>, b: &Option<String>| a.clone().zip(b.clone());
-            // never an average of one with a momentary value of the other
-            let (volt, curr) = both(&v.average, &c.average).or_else(|| both(&v.input, &c.input))?;
-            let label = label.clone().or_else(|| other.clone());
-            Some(Channel { name: format!("in{n}"), label, input: Input::Product { volt, curr } })
-        };
-        pairs.into_iter().filter_map(channel).collect()
+        pairs.into_iter().filter_map(|(volt, current)| volt.times(current)).collect()
+    }
+
+    fn sides(&self, wanted: Quantity) -> Vec<Side<'_>> {
+        let of = self.by_channel.iter().filter(|((q, _), _)| *q == wanted);
+        of.map(|((_, number), files)| Side { number: *number, label: self.label(files), files }).collect()
     }
 
     /// Why a channel that would count can't be read: switched off, or no permission.
@@ -339,6 +330,29 @@ impl Files {
         let files = channel.files();
         let reads = |f: &Option<String>| f.as_deref().is_some_and(|f| files.contains(&f));
         self.by_channel.values().filter(|a| reads(&a.input) || reads(&a.average)).collect()
+    }
+}
+
+/// A voltage or a current that may be one side of a product.
+struct Side<'a> {
+    number: u32,
+    label: Option<String>,
+    files: &'a Attributes,
+}
+
+impl Side<'_> {
+    fn is_called(&self, pattern: &str) -> bool {
+        self.label.as_deref().is_some_and(|l| fits(pattern, l))
+    }
+
+    /// The product of this voltage and a current; never an average of one with a momentary value of
+    /// the other.
+    fn times(&self, current: &Self) -> Option<Channel> {
+        let both = |a: &Option<String>, b: &Option<String>| a.clone().zip(b.clone());
+        let (v, c) = (self.files, current.files);
+        let (volt, curr) = both(&v.average, &c.average).or_else(|| both(&v.input, &c.input))?;
+        let label = self.label.clone().or_else(|| current.label.clone());
+        Some(Channel { name: format!("in{}", self.number), label, input: Input::Product { volt, curr } })
     }
 }
 

@@ -275,3 +275,49 @@ fn is_sysfs(file: &File) -> bool {
 fn absent(path: &str, why: &str) -> ReadError {
     ReadError::Absent { path: path.to_owned(), why: why.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_attribute_of_sysfs_stays_open_and_is_read_anew() {
+        let dir = Path::new("/sys/class/net/lo");
+        if !dir.join("mtu").exists() {
+            eprintln!("skipped: no /sys/class/net/lo/mtu here");
+            return;
+        }
+        let mut mtu = Attribute::new("mtu");
+        let first = mtu.read(dir).unwrap().unwrap();
+        assert!(mtu.open.is_some());
+        assert_eq!(mtu.read(Path::new("/nowhere")).unwrap(), Ok(first));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut power = Attribute::new("power1_input");
+        for value in ["1", "2"] {
+            std::fs::write(dir.path().join("new"), value).unwrap();
+            std::fs::rename(dir.path().join("new"), dir.path().join("power1_input")).unwrap();
+            assert_eq!(power.read(dir.path()).unwrap(), Ok(value.parse().unwrap()));
+        }
+        std::fs::write(dir.path().join("power1_input"), "1".repeat(32)).unwrap();
+        assert_eq!(power.read(dir.path()).unwrap().unwrap_err().0, NoNumber::Nonsense);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_read_and_nothing_else_is(v in any::<u64>(), space in "[ \t\n]{0,3}", junk in prop::collection::vec(any::<u8>(), 0..30)) {
+            prop_assert_eq!(number(format!("{space}{v}{space}").as_bytes()), Ok(v));
+            let below = if v == 0 { Ok(0) } else { Err(NoNumber::Negative) };
+            prop_assert_eq!(number(format!("-{v}\n").as_bytes()), below);
+            let text = String::from_utf8_lossy(&junk);
+            let expected = text.trim_ascii().trim_start_matches('+').parse::<u64>();
+            if let Ok(got) = number(&junk) {
+                prop_assert!(expected == Ok(got) || text.trim_ascii().starts_with('-'));
+            }
+        }
+    }
+}
