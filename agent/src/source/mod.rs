@@ -3,6 +3,8 @@
 //! A source hands out [`Zone`]s once and a [`Reading`] per zone at each sample. It knows nothing of
 //! processes and keeps no totals: wraps and resets are `counter.rs`, sharing out is `attribution/`.
 
+pub mod battery;
+pub mod hwmon;
 pub mod integrate;
 pub mod model;
 
