@@ -2,6 +2,8 @@
 //!
 //! Flow is one way: `source` + `usage` → `sampler` → `attribution` → `ledger` → `snapshot` → `export`.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod host;
 pub mod source;
