@@ -2,9 +2,18 @@
 //!
 //! Flow is one way: `source` + `usage` → `sampler` → `attribution` → `ledger` → `snapshot` → `export`.
 
+pub mod attribution;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod counter;
 pub mod export;
 pub mod host;
+pub mod journal;
+pub mod ledger;
+pub mod sampler;
+pub mod snapshot;
 pub mod source;
 pub mod tasks;
+pub mod usage;
 pub mod workload;

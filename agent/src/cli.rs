@@ -1,0 +1,416 @@
+//! The command line. It is turned into a [`Parsed`] value from arguments and environment that are passed in; what the
+//! commands do is elsewhere.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::layer::{Env, suspicious};
+use crate::config::value::{FilePath, Period};
+use crate::config::{ConfigError, Layer, LogFilter, Origin, Partial, Settings, Surroundings, file, reference};
+use crate::host::HostRoot;
+
+/// Measures where this machine's electricity goes: per process, container, pod, service and VM.
+#[derive(Parser, Debug)]
+#[command(name = "ebbtide-agent", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    settings: Partial,
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ebbtide-agent top                  watts per workload, live
+  ebbtide-agent check                what works on this machine, and what would make it better
+  ebbtide-agent run                  serve http://127.0.0.1:9883/metrics
+  ebbtide-agent --dump-config        every setting with its value, as a file for --config
+
+Settings: ebbtide-agent run --help. Each is also a key of the file and a variable EBBTIDE_….
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 degraded (check), 4 not permitted.";
+
+#[derive(Args, Debug)]
+struct Global {
+    /// Read settings from this TOML file [env: EBBTIDE_CONFIG]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<FilePath>,
+    /// Print the configuration in force, and where each value came from, as TOML, and exit
+    #[arg(long, global = true)]
+    dump_config: bool,
+    /// Log at debug level and print the causes of errors
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Measure and serve metrics until stopped
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent run --listen :9883 --names native,kepler
+  ebbtide-agent run --config /etc/ebbtide-agent/config.toml
+  EBBTIDE_INTERVAL=5s ebbtide-agent run --processes off
+
+Exit codes: 0 stopped by a signal, 1 failed, 2 usage or configuration, 4 not permitted.")]
+    Run {
+        #[command(flatten)]
+        settings: Box<Partial>,
+    },
+    /// Show watts per workload, live
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent top
+  ebbtide-agent top --interval 5s --idle-policy by-usage
+  ebbtide-agent top --once --json | jq .
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 not permitted.")]
+    Top {
+        #[command(flatten)]
+        settings: Box<Partial>,
+        /// Take one sample, print it and exit
+        #[arg(long)]
+        once: bool,
+        /// Print JSON instead of a screen, one line per sample
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what works on this machine, what doesn't, why it matters, and how to fix it
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent check
+  ebbtide-agent check --json | jq .
+  ebbtide-agent check --root /host
+
+Exit codes: 0 everything works, 1 failed, 2 usage or configuration, 3 degraded: works, but something is missing,
+4 not permitted.")]
+    Check {
+        #[command(flatten)]
+        settings: Box<Partial>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the zones that tell energy, what was left out, and why
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent zones
+  ebbtide-agent zones --json --sources hwmon,battery
+
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 not permitted.")]
+    Zones {
+        #[command(flatten)]
+        settings: Box<Partial>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Play a scenario on a fake machine whose true joules are known, or score the agent against it
+    #[command(
+        subcommand_negates_reqs = true,
+        after_help = "\
+Examples:
+  ebbtide-agent twin --scenario idle-and-burst.toml --out /tmp/twin
+  ebbtide-agent top --root /tmp/twin
+  ebbtide-agent twin score
+  ebbtide-agent twin score --scenario idle-and-burst.toml --json
+
+Exit codes: 0 ok, 1 failed or a score out of its bounds, 2 usage or configuration."
+    )]
+    Twin(TwinArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent completion bash > /usr/share/bash-completion/completions/ebbtide-agent
+  ebbtide-agent completion fish > ~/.config/fish/completions/ebbtide-agent.fish")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+struct TwinArgs {
+    /// Scenario to play
+    #[arg(long, value_name = "FILE", required = true)]
+    scenario: Option<PathBuf>,
+    /// Folder in which the fake /proc and /sys are written
+    #[arg(long, value_name = "DIR", required = true)]
+    out: Option<PathBuf>,
+    /// Seed of the noise; the default is the scenario's own
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// How many seconds of the scenario pass in one second
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
+    speed: f64,
+    /// Stop after this time of the scenario; the default is its end
+    #[arg(long, value_name = "DURATION")]
+    duration: Option<Period<1, { 30 * 86_400_000 }>>,
+    #[command(subcommand)]
+    command: Option<TwinVerb>,
+}
+
+#[derive(Subcommand, Debug)]
+enum TwinVerb {
+    /// Measure scenarios in virtual time and compare with the truth
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent twin score
+  ebbtide-agent twin score --scenario idle-and-burst.toml --seed 7 --json")]
+    Score {
+        /// Scenario to score, or all built-in ones
+        #[arg(long, value_name = "FILE|all", default_value = "all")]
+        scenario: PathBuf,
+        /// Seed of the noise; the default is the scenario's own
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What to do.
+    pub command: Command,
+    /// Whether errors are to be printed with their causes.
+    pub verbose: bool,
+    /// What to log.
+    pub log_level: LogFilter,
+    /// What should be logged as warnings first.
+    pub warnings: Vec<String>,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    /// Measure and serve.
+    Run(Box<Settings>),
+    /// Show a screen, or samples as JSON lines.
+    Top {
+        /// How to measure.
+        settings: Box<Settings>,
+        /// One sample only.
+        once: bool,
+        /// JSON.
+        json: bool,
+    },
+    /// Tell what works.
+    Check {
+        /// How to measure.
+        settings: Box<Settings>,
+        /// JSON.
+        json: bool,
+    },
+    /// List zones.
+    Zones {
+        /// How to measure.
+        settings: Box<Settings>,
+        /// JSON.
+        json: bool,
+    },
+    /// Play a scenario into a folder.
+    TwinPlay {
+        /// File with the scenario.
+        scenario: PathBuf,
+        /// The folder.
+        out: PathBuf,
+        /// Seed, if not the scenario's.
+        seed: Option<u64>,
+        /// Scenario seconds per second; positive and finite.
+        speed: f64,
+        /// Scenario time after which to stop, if not at its end.
+        duration: Option<Duration>,
+    },
+    /// Score the agent.
+    TwinScore {
+        /// File with the scenario; `None` is all built-in ones.
+        scenario: Option<PathBuf>,
+        /// Seed, if not the scenario's.
+        seed: Option<u64>,
+        /// JSON.
+        json: bool,
+    },
+    /// Print this text to stdout and exit with 0.
+    Print(String),
+}
+
+/// Why nothing is done. Help and version are failures, too, with exit code 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The arguments.
+    #[error(transparent)]
+    Usage(Box<clap::Error>),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl From<clap::Error> for Failure {
+    fn from(e: clap::Error) -> Self {
+        Self::Usage(Box::new(e))
+    }
+}
+
+impl Failure {
+    /// 0 for help and version, else 2.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(e) => u8::try_from(e.exit_code()).unwrap_or(2),
+            Self::Config(_) => 2,
+        }
+    }
+
+    /// Prints the help to stdout or the error to stderr, in colour where that is a terminal. A closed output is no
+    /// reason to fail again.
+    pub fn print(&self) {
+        match self {
+            Self::Usage(e) => drop(e.print()),
+            Self::Config(e) => {
+                use std::io::Write as _;
+                drop(writeln!(std::io::stderr(), "error: {e}"));
+            }
+        }
+    }
+}
+
+/// The definition of the command line, with defaults and variables in the help of each setting.
+pub fn command() -> clap::Command {
+    // The settings are accepted before the command, too, but one long list of them is enough.
+    let top = Cli::command().mut_args(|arg| match arg.get_help_heading() {
+        Some(_) if arg.get_long() != Some("log-level") => arg.hide(true),
+        _ => arg,
+    });
+    reference::annotate(top).mut_subcommands(reference::annotate)
+}
+
+/// Reads arguments (with the program's name first) and environment.
+///
+/// Reads the configuration file and looks at the machine for defaults if the command needs settings.
+pub fn parse<A, E>(args: A, env: E) -> Result<Parsed, Failure>
+where
+    A: IntoIterator<Item = OsString>,
+    E: IntoIterator<Item = (OsString, OsString)>,
+{
+    let env: Env = env.into_iter().collect();
+    let cli = Cli::from_arg_matches(&command().try_get_matches_from(args)?)?;
+    let Cli { global, settings: before, command: verb } = cli;
+    let warnings = suspicious(&env);
+    let verbose = global.verbose;
+    let parsed = |command, log_level| Ok(Parsed { command, verbose, log_level, warnings: warnings.clone() });
+    let effective = |after: Partial| effective(after.or(before.clone()), &global, &env);
+    let settled = |after: Box<Partial>| {
+        let (settings, _) = effective(*after)?;
+        let log_level = settings.log_level.clone();
+        Ok::<_, Failure>((Box::new(settings), log_level))
+    };
+    if global.dump_config {
+        let after = match verb {
+            Some(Verb::Run { settings } | Verb::Top { settings, .. } | Verb::Check { settings, .. })
+            | Some(Verb::Zones { settings, .. }) => *settings,
+            _ => Partial::default(),
+        };
+        let (settings, origins) = effective(after)?;
+        return parsed(Command::Print(reference::dump(&settings, &origins)), settings.log_level);
+    }
+    match verb {
+        None => Err(usage(
+            ErrorKind::MissingSubcommand,
+            "no command given: try `ebbtide-agent top`, `run`, `check` or `--help`",
+        )),
+        Some(Verb::Run { settings }) => {
+            let (settings, log) = settled(settings)?;
+            parsed(Command::Run(settings), log)
+        }
+        Some(Verb::Top { settings, once, json }) => {
+            let (settings, log) = settled(settings)?;
+            parsed(Command::Top { settings, once, json }, log)
+        }
+        Some(Verb::Check { settings, json }) => {
+            let (settings, log) = settled(settings)?;
+            parsed(Command::Check { settings, json }, log)
+        }
+        Some(Verb::Zones { settings, json }) => {
+            let (settings, log) = settled(settings)?;
+            parsed(Command::Zones { settings, json }, log)
+        }
+        Some(Verb::Twin(args)) => parsed(twin(args)?, log_only(before, verbose, &env)?),
+        Some(Verb::Completion { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command(), "ebbtide-agent", &mut script);
+            let script = String::from_utf8_lossy(&script).into_owned();
+            parsed(Command::Print(script), log_only(before, verbose, &env)?)
+        }
+    }
+}
+
+/// Merges flags, environment and file, and completes them with defaults.
+fn effective(flags: Partial, global: &Global, env: &Env) -> Result<(Settings, BTreeMap<String, Origin>), Failure> {
+    let mut layer = with_verbose(flags, global.verbose).over(Layer::env(env)?);
+    if let Some(path) = config_file(global, env)? {
+        layer = layer.over(file::read(&path)?);
+    }
+    let root = HostRoot::new(layer.values.root.as_ref().map_or("/".into(), |root| root.as_path().to_owned()));
+    if !root.path().is_dir() {
+        return Err(ConfigError::Root { path: root.path().to_owned() }.into());
+    }
+    let origins = layer.origins.clone();
+    Ok((layer.resolve(&Surroundings::observe(&root, env))?, origins))
+}
+
+/// The flags as a layer; `--verbose` is a log level unless one is given.
+fn with_verbose(flags: Partial, verbose: bool) -> Layer {
+    let mut layer = Layer::flags(flags);
+    if verbose && layer.values.log_level.is_none() {
+        layer.values.log_level = Some(LogFilter::debug());
+        layer.origins.insert("log-level".into(), Origin::Flag("--verbose".into()));
+    }
+    layer
+}
+
+/// The log level of commands that need no other setting, and so no file.
+fn log_only(flags: Partial, verbose: bool, env: &Env) -> Result<LogFilter, Failure> {
+    let layer = with_verbose(flags, verbose).over(Layer::env(env)?);
+    Ok(layer.values.log_level.unwrap_or_default())
+}
+
+/// The file that is named by flag or environment.
+fn config_file(global: &Global, env: &Env) -> Result<Option<PathBuf>, Failure> {
+    let Some(value) = env.get(OsStr::new("EBBTIDE_CONFIG")).filter(|v| !v.is_empty() && global.config.is_none()) else {
+        return Ok(global.config.as_ref().map(|path| path.as_path().to_owned()));
+    };
+    Ok(Some(PathBuf::from(value)))
+}
+
+fn usage(kind: ErrorKind, why: &str) -> Failure {
+    command().error(kind, why).into()
+}
+
+fn twin(args: TwinArgs) -> Result<Command, Failure> {
+    let TwinArgs { scenario, out, seed: play_seed, speed, duration, command } = args;
+    match (command, scenario, out) {
+        (Some(TwinVerb::Score { scenario, seed, json }), None, None) => {
+            let scenario = Some(scenario).filter(|s| s.as_os_str() != "all");
+            Ok(Command::TwinScore { scenario, seed: seed.or(play_seed), json })
+        }
+        (None, Some(scenario), Some(out)) => {
+            let duration = duration.map(Period::get);
+            Ok(Command::TwinPlay { scenario, out, seed: play_seed, speed, duration })
+        }
+        _ => Err(usage(ErrorKind::ArgumentConflict, "twin score takes its own flags: put them after `score`")),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let ok = |x: &f64| x.is_finite() && (0.001..=100_000.0).contains(x);
+    text.parse().ok().filter(ok).ok_or_else(|| "expected a factor from 0.001 to 100000, such as 10".into())
+}
