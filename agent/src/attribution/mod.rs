@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use split::{Scratch, Weight, by_largest_remainder};
 
 /// What is done with the energy that a zone draws when nothing runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdlePolicy {
     /// It stays the node's.

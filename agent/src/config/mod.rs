@@ -25,7 +25,8 @@ pub use file::ConfigError;
 pub use layer::{Layer, Origin, Surroundings};
 use value::{FilePath, Floor, HttpUrl, Listen, Period, StateDir, Watts};
 pub use value::{LogFilter, Processes};
-pub use words::{IdlePolicy, Label, NameStyle};
+pub use crate::attribution::IdlePolicy;
+pub use words::{Label, NameStyle};
 use words::{One, Pick, Word};
 
 /// Where totals are kept on a machine whose administrator runs the agent.

@@ -9,6 +9,7 @@ use ebbtide_proto::WorkloadKind;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::value::{Expected, Text, deserialize};
+use crate::attribution::IdlePolicy;
 use crate::source::SourceKind;
 
 /// A closed set of words.
@@ -41,19 +42,6 @@ impl Word for NameStyle {
             Self::Scaphandre => "scaphandre",
         }
     }
-}
-
-/// Who carries the energy that flows while nobody works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum IdlePolicy {
-    /// Nobody: it is shown as idle.
-    Unallocated,
-    /// Each workload in proportion to its active energy.
-    ByUsage,
-    /// Each workload in proportion to what was reserved for it.
-    ByReservation,
-    /// All running workloads alike.
-    Equal,
 }
 
 impl Word for IdlePolicy {

@@ -75,6 +75,7 @@ impl Batteries {
             // gauges are averaged over seconds and calibrated by the maker for charge, not for power
             error: Ratio::from_percent(10),
             counter: CounterShape { range: None, max_power: MOST },
+            idle: None,
         };
         Self { class, zones: [zone] }
     }

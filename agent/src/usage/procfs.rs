@@ -250,12 +250,13 @@ impl ProcfsReader {
     fn refresh(&mut self, ix: TaskIx, path: &TaskPath, stat: &TaskStat, young: bool, table: &mut TaskTable) {
         let Some(task) = table.get(ix) else { return };
         let renamed = task.comm != stat.comm;
-        let class = task.class;
-        let turn = (self.sample.wrapping_add(task.pid)) % CGROUP_REFRESH == 0;
-        let identity = (renamed || young || turn).then(|| {
-            let uid = statat(&self.proc, &path.folder(), AtFlags::empty()).map_or(task.uid, |s| s.st_uid);
-            (uid, self.read_cgroup(path, class, table))
-        });
+        let (class, uid) = (task.class, task.uid);
+        let turn = (self.sample.wrapping_add(task.pid)).is_multiple_of(CGROUP_REFRESH);
+        let mut identity = None;
+        if renamed || young || turn {
+            let uid = statat(&self.proc, path.folder(), AtFlags::empty()).map_or(uid, |s| s.st_uid);
+            identity = Some((uid, self.read_cgroup(path, class, table)));
+        }
         let Some(task) = table.get_mut(ix) else { return };
         if let Some((uid, cgroup)) = identity {
             // a task that is exiting says "/": it stays where it was

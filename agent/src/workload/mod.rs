@@ -6,6 +6,7 @@
 //! `export/`.
 
 pub mod cgroup;
+pub mod groups;
 pub mod kubelet;
 pub mod pods;
 pub mod vm;

@@ -223,6 +223,7 @@ impl Group {
             error: Ratio::from_percent(self.row.error_percent),
             // integrated power and the drivers' 64-bit energies don't wrap in a machine's life
             counter: CounterShape { range: None, max_power },
+            idle: None,
         }
     }
 }

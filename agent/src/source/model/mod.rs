@@ -90,6 +90,7 @@ impl ModelSource {
                 range: None,
                 max_power: Power::from_uw(estimate.curve.full().uw().saturating_mul(2)),
             },
+            idle: Some(estimate.curve.idle()),
         };
         Ok(Self { zones: vec![zone], stat, estimate, cpus: first.len(), last: None, integral: Integral::default() })
     }
