@@ -4,6 +4,7 @@
 //! processes and keeps no totals: wraps and resets are `counter.rs`, sharing out is `attribution/`.
 
 pub mod integrate;
+pub mod powercap;
 
 use std::fmt;
 use std::io;
