@@ -3,8 +3,11 @@
 //! A source hands out [`Zone`]s once and a [`Reading`] per zone at each sample. It knows nothing of
 //! processes and keeps no totals: wraps and resets are `counter.rs`, sharing out is `attribution/`.
 
+pub mod discover;
 pub mod integrate;
+pub mod perf_rapl;
 pub mod powercap;
+pub mod scmi;
 
 use std::fmt;
 use std::io;

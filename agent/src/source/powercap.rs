@@ -18,7 +18,7 @@ use std::io;
 use ebbtide_proto::{Energy, Power, Ratio, ZoneId};
 
 use self::attribute::Attribute;
-use self::tree::ZoneDir;
+use self::tree::{Identity, ZoneDir};
 use super::{CounterShape, Found, Quality, ReadError, Reading, Source, SourceKind, Zone, ZoneKind};
 use crate::clock::Moment;
 use crate::host::{self, HostRoot};
@@ -32,10 +32,9 @@ pub(crate) const RAPL_ERROR: Ratio = Ratio::from_percent(2);
 const LEAST_MAX_POWER: Power = Power::from_uw(100_000_000);
 /// The limit's register field ends at 4095.9 W; firmware writes about that for "no limit".
 const NO_LIMIT: u64 = 4_000_000_000;
-/// The kernel's own names have at most 30 bytes.
-const LONGEST_NAME: usize = 64;
 
-const PRIVILEGE: &str = "run as root, or: setcap cap_dac_read_search+ep /usr/bin/ebbtide-agent, or a udev rule: \
+/// How to be allowed to read `energy_uj`.
+pub(super) const PRIVILEGE: &str = "run as root, or: setcap cap_dac_read_search+ep /usr/bin/ebbtide-agent, or a udev rule: \
                          SUBSYSTEM==\"powercap\", RUN+=\"/bin/chgrp -R ebbtide /sys%p\", RUN+=\"/bin/chmod -R g=u /sys%p\"";
 const DRIVER: Option<&str> = if cfg!(target_arch = "x86_64") { Some("modprobe intel_rapl_msr") } else { None };
 
@@ -112,36 +111,12 @@ fn control_rank(control: &str) -> Option<u8> {
 
 /// Reads names, limits and ranges.
 fn candidates(dirs: Vec<ZoneDir>, found: &mut Found) -> Vec<Candidate> {
-    let mut named: Vec<(ZoneDir, String)> = Vec::new();
-    for dir in dirs {
-        let path = dir.path.join("name");
-        match host::read_line(&path) {
-            Ok(name) if is_name(&name) => named.push((dir, name)),
-            Ok(name) => {
-                let shown: String = name.chars().take(40).collect();
-                found.skip(dir.path.display().to_string(), format!("its name is {shown:?}"), None);
-            }
-            Err(e) => found.skip(dir.path.display().to_string(), format!("its name can't be read: {e}"), None),
-        }
-    }
-    let by_folder: HashMap<String, &(ZoneDir, String)> = named.iter().map(|n| (n.0.name(), n)).collect();
-    let mut taken = BTreeSet::new();
+    let named = tree::named(dirs, found);
     let mut all = Vec::with_capacity(named.len());
-    for (dir, name) in &named {
-        let chain = chain(dir, &by_folder);
-        let label = |from: usize| chain.iter().skip(from).rev().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join("/");
-        let mut id = format!("powercap/{}", label(0));
-        if !taken.insert((dir.control.clone(), id.clone())) {
-            id = format!("{id}@{}", dir.index);
-        }
-        let parent =
-            chain.get(1).and_then(|(n, _)| Some((ZoneId::new(&format!("powercap/{}", label(1))).ok()?, n.clone())));
-        let Ok(id) = ZoneId::new(&id) else {
-            found.skip(dir.path.display().to_string(), "it is nested too deep for a zone id", None);
-            continue;
-        };
+    for Identity { dir, id, parent, chain } in tree::identify("powercap", &named, found) {
+        let Some(((name, _), outer)) = chain.split_first() else { continue };
         let mut domain = domain_of(name);
-        domain.socket = domain.socket.or_else(|| chain.iter().skip(1).find_map(|(n, _)| domain_of(n).socket));
+        domain.socket = domain.socket.or_else(|| outer.iter().find_map(|(n, _)| domain_of(n).socket));
         let limit = chain.iter().find_map(|(name, dir)| limit_of((*dir)?, domain_of(name).kind));
         let max_power = limit.unwrap_or(default_limit(domain.kind)).max(LEAST_MAX_POWER);
         let range = host::read_u64(&dir.path.join("max_energy_range_uj")).ok().filter(|&uj| uj > 0);
@@ -161,22 +136,6 @@ fn candidates(dirs: Vec<ZoneDir>, found: &mut Found) -> Vec<Candidate> {
         });
     }
     all
-}
-
-/// A zone and those around it, innermost first: name, and the folder if it has a name. One without
-/// goes by its folder's.
-fn chain<'a>(dir: &ZoneDir, named: &HashMap<String, &'a (ZoneDir, String)>) -> Vec<(String, Option<&'a ZoneDir>)> {
-    let mut chain = Vec::new();
-    let mut index = Some(dir.index.as_str());
-    while let Some(i) = index {
-        let folder = format!("{}:{i}", dir.control);
-        chain.push(match named.get(&folder) {
-            Some((dir, name)) => (name.clone(), Some(dir)),
-            None => (folder, None),
-        });
-        index = i.rsplit_once(':').map(|(parent, _)| parent);
-    }
-    chain
 }
 
 /// Tries each counter once and leaves out those that need more privilege.
@@ -262,10 +221,6 @@ impl Powercap {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(|c| c.is_control() || c == '/')
-}
-
 /// Reads `package-0`, `package-0-die-1`, `psys`, `psys-1`, `core`, `uncore`, `dram`.
 pub(super) fn domain_of(name: &str) -> Domain {
     let (word, rest) = name.split_once('-').unwrap_or((name, ""));
@@ -283,7 +238,7 @@ pub(super) fn domain_of(name: &str) -> Domain {
 
 /// Twice the largest limit that the zone states, `None` if it states none. Twice, since short peaks
 /// and overclocking go beyond the limits, and a bound that is too tight would discard real energy.
-fn limit_of(dir: &ZoneDir, kind: ZoneKind) -> Option<Power> {
+pub(super) fn limit_of(dir: &ZoneDir, kind: ZoneKind) -> Option<Power> {
     let files = (0..4).flat_map(|n| [format!("constraint_{n}_max_power_uw"), format!("constraint_{n}_power_limit_uw")]);
     let stated: Vec<u64> = files.filter_map(|f| host::read_u64(&dir.path.join(f)).ok()).filter(|&uw| uw > 0).collect();
     let largest = stated.iter().copied().filter(|&uw| uw < NO_LIMIT).max().map(|uw| Power::from_uw(2 * uw));

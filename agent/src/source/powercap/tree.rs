@@ -4,14 +4,20 @@
 //! themselves, nested. In containers the class may be missing or its links may lead nowhere.
 //! Indices are names, not numbers: `intel-rapl:a` exists.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use ebbtide_proto::ZoneId;
+
+use super::super::Found;
 use crate::host::{self, HostRoot};
 
 /// Zones nest two deep today.
 const DEPTH: usize = 4;
 /// A machine with 16 sockets has about 100.
 const MOST: usize = 1024;
+/// The kernel's own names have at most 30 bytes.
+const LONGEST_NAME: usize = 64;
 
 /// One zone's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +39,23 @@ pub(crate) struct Tree {
     pub(crate) dangling: Vec<PathBuf>,
 }
 
+/// What a zone is called, within what.
+pub(crate) struct Identity<'a> {
+    /// Its folder.
+    pub(crate) dir: &'a ZoneDir,
+    /// `<prefix>/<names from the outermost zone to this one>`; unique within its control type.
+    pub(crate) id: ZoneId,
+    /// Id and name that the enclosing zone has, or would have if it had a name.
+    pub(crate) parent: Option<(ZoneId, String)>,
+    /// The zone and those around it, innermost first, each with its folder. An enclosing zone
+    /// without a name goes by its folder's.
+    pub(crate) chain: Vec<(String, Option<&'a ZoneDir>)>,
+}
+
 impl ZoneDir {
     /// The folder's name.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.control, self.index)
-    }
-
-    /// The index of the zone that this one is nested in.
-    pub(crate) fn parent_index(&self) -> Option<&str> {
-        self.index.rsplit_once(':').map(|(parent, _)| parent)
     }
 }
 
@@ -82,6 +96,65 @@ fn nested(folder: &Path, control: &str, depth: usize, dirs: &mut Vec<ZoneDir>) {
     }
 }
 
+/// Reads the zones' names; a zone without a usable one is left out.
+pub(crate) fn named(dirs: Vec<ZoneDir>, found: &mut Found) -> Vec<(ZoneDir, String)> {
+    let mut named = Vec::with_capacity(dirs.len());
+    for dir in dirs {
+        match host::read_line(&dir.path.join("name")) {
+            Ok(name) if is_name(&name) => named.push((dir, name)),
+            Ok(name) => {
+                let shown: String = name.chars().take(40).collect();
+                found.skip(dir.path.display().to_string(), format!("its name is {shown:?}"), None);
+            }
+            Err(e) => found.skip(dir.path.display().to_string(), format!("its name can't be read: {e}"), None),
+        }
+    }
+    named
+}
+
+/// Gives each zone its id.
+pub(crate) fn identify<'a>(prefix: &str, named: &'a [(ZoneDir, String)], found: &mut Found) -> Vec<Identity<'a>> {
+    let by_folder: HashMap<String, &(ZoneDir, String)> = named.iter().map(|n| (n.0.name(), n)).collect();
+    let mut taken = BTreeSet::new();
+    let mut all = Vec::with_capacity(named.len());
+    for (dir, _) in named {
+        let chain = chain(dir, &by_folder);
+        let label = |from: usize| {
+            let names: Vec<&str> = chain.iter().skip(from).rev().map(|(n, _)| n.as_str()).collect();
+            format!("{prefix}/{}", names.join("/"))
+        };
+        let mut id = label(0);
+        if !taken.insert((&dir.control, id.clone())) {
+            id = format!("{id}@{}", dir.index);
+        }
+        let Ok(id) = ZoneId::new(&id) else {
+            found.skip(dir.path.display().to_string(), "it is nested too deep for a zone id", None);
+            continue;
+        };
+        let parent = chain.get(1).and_then(|(name, _)| Some((ZoneId::new(&label(1)).ok()?, name.clone())));
+        all.push(Identity { dir, id, parent, chain });
+    }
+    all
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(|c| c.is_control() || c == '/')
+}
+
+fn chain<'a>(dir: &ZoneDir, named: &HashMap<String, &'a (ZoneDir, String)>) -> Vec<(String, Option<&'a ZoneDir>)> {
+    let mut chain = Vec::new();
+    let mut index = Some(dir.index.as_str());
+    while let Some(i) = index {
+        let folder = format!("{}:{i}", dir.control);
+        chain.push(match named.get(&folder) {
+            Some((dir, name)) => (name.clone(), Some(dir)),
+            None => (folder, None),
+        });
+        index = i.rsplit_once(':').map(|(parent, _)| parent);
+    }
+    chain
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
@@ -107,7 +180,6 @@ mod tests {
         let tree = walk(&host, |c| c == "intel-rapl");
         assert_eq!(names(&tree), ["intel-rapl:0", "intel-rapl:0:0"]);
         assert!(tree.dangling.is_empty());
-        assert_eq!(tree.dirs[1].parent_index(), Some("0"));
     }
 
     #[test]
