@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::integrate::{Integrated, PowerProbe};
 use super::perf_rapl::{self, PerfRapl};
-use super::{Found, ReadError, Reading, Skipped, Source, SourceKind, Zone, ZoneKind, powercap, scmi};
+use super::{Found, ReadError, Reading, Skipped, Source, Zone, ZoneKind, powercap, scmi};
 use crate::clock::Moment;
 use crate::host::HostRoot;
 
@@ -67,38 +67,35 @@ impl Discovery {
 pub fn discover(host: &HostRoot, options: &DiscoverOptions) -> Discovery {
     let mut found = powercap::discover(host);
     let mut cross_check = None;
-    found.merge(scmi::discover(host, options));
-    if answers(&mut found.sources, SourceKind::Powercap) {
+    if package_answers(&mut found.sources) {
         cross_check = perf_rapl::for_cross_check(host, &mut found.skipped);
     } else {
         use_perf(&mut found, perf_rapl::discover(host));
     }
+    found.merge(scmi::discover(host, options));
     // ---- further readers, best first: hwmon, battery; the model last, where `covers_cpu` says no ----
 
     Discovery { sources: with_unique_names(found.sources), skipped: found.skipped, cross_check }
 }
 
-/// Whether a package of this kind of source can be read now.
-fn answers(sources: &mut [Box<dyn Source>], kind: SourceKind) -> bool {
+/// Whether any package can be read now.
+fn package_answers(sources: &mut [Box<dyn Source>]) -> bool {
     let mut readings: Vec<Result<Reading, ReadError>> = Vec::new();
     sources.iter_mut().any(|source| {
         readings.clear();
         source.read(Moment::default(), &mut readings);
-        let answers = |(zone, reading): (&Zone, &Result<_, _>)| zone.kind == ZoneKind::Package && reading.is_ok();
-        source.zones().first().is_some_and(|z| z.source == kind) && source.zones().iter().zip(&readings).any(answers)
+        source.zones().iter().zip(&readings).any(|(zone, reading)| zone.kind == ZoneKind::Package && reading.is_ok())
     })
 }
 
 /// Takes what perf found; if that has packages, it replaces powercap zones that don't answer.
-fn use_perf(found: &mut Found, perf: Found) {
+fn use_perf(powercap: &mut Found, perf: Found) {
     if zones_of(&perf.sources).iter().any(|z| z.kind == ZoneKind::Package) {
-        let silent = |s: &mut Box<dyn Source>| s.zones().iter().any(|z| z.source == SourceKind::Powercap);
-        let dropped: Vec<Box<dyn Source>> = found.sources.extract_if(.., silent).collect();
-        for zone in zones_of(&dropped) {
-            found.skip(zone.path, "no package of powercap answers, perf tells the same", None);
+        for zone in zones_of(&std::mem::take(&mut powercap.sources)) {
+            powercap.skip(zone.path, "no package of powercap answers, perf tells the same", None);
         }
     }
-    found.merge(perf);
+    powercap.merge(perf);
 }
 
 fn zones_of(sources: &[Box<dyn Source>]) -> Vec<Zone> {
@@ -143,6 +140,7 @@ fn with_unique_names(sources: Vec<Box<dyn Source>>) -> Vec<Box<dyn Source>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::SourceKind;
     use crate::source::powercap::fixture;
     use ebbtide_proto::Energy;
     use proptest::prelude::*;
@@ -198,7 +196,7 @@ mod tests {
     fn perf_takes_over_where_powercap_does_not_answer() {
         for (works, kept) in [(true, "powercap"), (false, "perf-rapl")] {
             let mut found = Found { sources: vec![fake(SourceKind::Powercap, &["package-0"], works)], skipped: vec![] };
-            assert_eq!(answers(&mut found.sources, SourceKind::Powercap), works);
+            assert_eq!(package_answers(&mut found.sources), works);
             if !works {
                 let perf = vec![fake(SourceKind::PerfRapl, &["package-0"], true)];
                 use_perf(&mut found, Found { sources: perf, skipped: vec![] });

@@ -9,6 +9,7 @@ mod cross_check;
 mod event;
 mod sys;
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use ebbtide_proto::ZoneId;
 
 pub use self::cross_check::{CrossCheck, Verdict, pairs};
 use self::event::{Event, Scale};
-use super::powercap::{RAPL_ERROR, default_limit, unique_names};
+use super::powercap::{RAPL_ERROR, default_limit, package_wide, unique_names};
 use super::{CounterShape, Found, Quality, ReadError, Reading, Skipped, Source, SourceKind, Zone, ZoneKind};
 use crate::clock::Moment;
 use crate::host::{self, HostRoot};
@@ -231,7 +232,12 @@ fn places(host: &HostRoot, mask: &str) -> Vec<Place> {
         package: topology(cpu, "physical_package_id").unwrap_or(u32::try_from(nth).unwrap_or(u32::MAX)),
         die: topology(cpu, "die_id"),
     };
-    event::cpu_list(mask, MOST_CPUS).into_iter().enumerate().map(place).collect()
+    let mut places: Vec<Place> = event::cpu_list(mask, MOST_CPUS).into_iter().enumerate().map(place).collect();
+    if package_wide(host) {
+        let mut told = HashSet::new();
+        places.retain(|p| told.insert(p.package));
+    }
+    places
 }
 
 #[cfg(test)]
@@ -324,6 +330,12 @@ mod tests {
         let host = HostRoot::new(root.path());
         let all = places(&host, "0,18");
         assert_eq!(all.iter().map(|p| p.name(&all)).collect::<Vec<_>>(), ["package-0-die-0", "package-0-die-1"]);
+
+        // on AMD both dies tell the whole package
+        std::fs::create_dir(root.path().join("proc")).unwrap();
+        std::fs::write(host.proc("cpuinfo"), "processor\t: 0\nvendor_id\t: AuthenticAMD\n").unwrap();
+        let all = places(&host, "0,18");
+        assert_eq!(all.iter().map(|p| p.name(&all)).collect::<Vec<_>>(), ["package-0"]);
     }
 
     #[test]

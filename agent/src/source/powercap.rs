@@ -12,7 +12,7 @@ pub(crate) mod fixture;
 mod tests;
 pub(crate) mod tree;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 
 use ebbtide_proto::{Energy, Power, Ratio, ZoneId};
@@ -34,8 +34,9 @@ const LEAST_MAX_POWER: Power = Power::from_uw(100_000_000);
 const NO_LIMIT: u64 = 4_000_000_000;
 
 /// How to be allowed to read `energy_uj`.
-pub(super) const PRIVILEGE: &str = "run as root, or: setcap cap_dac_read_search+ep /usr/bin/ebbtide-agent, or a udev rule: \
-                         SUBSYSTEM==\"powercap\", RUN+=\"/bin/chgrp -R ebbtide /sys%p\", RUN+=\"/bin/chmod -R g=u /sys%p\"";
+pub(super) const PRIVILEGE: &str = "run as root, or: setcap cap_dac_read_search+ep /usr/bin/ebbtide-agent, \
+                                    or a udev rule that lets the agent's group read energy_uj";
+/// How to get the zones, where there may be some.
 const DRIVER: Option<&str> = if cfg!(target_arch = "x86_64") { Some("modprobe intel_rapl_msr") } else { None };
 
 /// The zones of RAPL that are in use.
@@ -92,7 +93,8 @@ pub fn discover(host: &HostRoot) -> Found {
         found.skip(class, "no RAPL zones: virtual machine, other architecture, or the driver isn't loaded", DRIVER);
         return found;
     }
-    let candidates = one_teller_each(readable(candidates(tree.dirs, &mut found), &mut found), &mut found);
+    let readable = readable(candidates(tree.dirs, &mut found), &mut found);
+    let candidates = one_teller_each(readable, package_wide(host), &mut found);
     if !candidates.is_empty() {
         found.sources.push(Box::new(Powercap::new(candidates)));
     }
@@ -109,6 +111,14 @@ fn control_rank(control: &str) -> Option<u8> {
     }
 }
 
+/// Whether the dies of a package share one counter: so on AMD and Hygon, where Linux 6.9 to 6.11
+/// nevertheless shows a zone and a perf CPU for each die (CCD), all of which tell the whole package.
+pub(super) fn package_wide(host: &HostRoot) -> bool {
+    let cpuinfo = host::read_text(&host.proc("cpuinfo")).unwrap_or_default();
+    let vendor = cpuinfo.lines().find_map(|line| line.strip_prefix("vendor_id")?.split_once(':'));
+    vendor.is_some_and(|(_, name)| matches!(name.trim(), "AuthenticAMD" | "HygonGenuine"))
+}
+
 /// Reads names, limits and ranges.
 fn candidates(dirs: Vec<ZoneDir>, found: &mut Found) -> Vec<Candidate> {
     let named = tree::named(dirs, found);
@@ -118,7 +128,7 @@ fn candidates(dirs: Vec<ZoneDir>, found: &mut Found) -> Vec<Candidate> {
         let mut domain = domain_of(name);
         domain.socket = domain.socket.or_else(|| outer.iter().find_map(|(n, _)| domain_of(n).socket));
         let limit = chain.iter().find_map(|(name, dir)| limit_of((*dir)?, domain_of(name).kind));
-        let max_power = limit.unwrap_or(default_limit(domain.kind)).max(LEAST_MAX_POWER);
+        let max_power = limit.unwrap_or(default_limit(domain.kind));
         let range = host::read_u64(&dir.path.join("max_energy_range_uj")).ok().filter(|&uj| uj > 0);
         if host::read_line(&dir.path.join("enabled")).is_ok_and(|e| e == "0") {
             // of a zone, `enabled` is about limiting power: its counter runs all the same
@@ -140,28 +150,31 @@ fn candidates(dirs: Vec<ZoneDir>, found: &mut Found) -> Vec<Candidate> {
 
 /// Tries each counter once and leaves out those that need more privilege.
 fn readable(candidates: Vec<Candidate>, found: &mut Found) -> Vec<Candidate> {
-    let try_once = |mut c: Candidate| {
-        let denied = match c.counter.read() {
-            Ok(_) => {
-                c.answers = true;
-                false
+    let mut readable = Vec::with_capacity(candidates.len());
+    let mut denied = Vec::new();
+    for mut c in candidates {
+        match c.counter.read() {
+            Err(ReadError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                denied.push(c.counter.path().display().to_string());
             }
-            Err(ReadError::Io { source, .. }) => source.kind() == io::ErrorKind::PermissionDenied,
-            Err(_) => false,
-        };
-        if denied {
-            let path = c.counter.path().display().to_string();
-            found.skip(path, "only root may read it (since CVE-2020-8694)", Some(PRIVILEGE));
+            outcome => {
+                c.answers = outcome.is_ok();
+                readable.push(c);
+            }
         }
-        (!denied).then_some(c)
-    };
-    candidates.into_iter().filter_map(try_once).collect()
+    }
+    if let Some(first) = denied.first() {
+        let what = if denied.len() == 1 { first.clone() } else { format!("{first} and {} more", denied.len() - 1) };
+        found.skip(what, "only root may read it (since CVE-2020-8694)", Some(PRIVILEGE));
+    }
+    readable
 }
 
 /// Keeps one control type for each part of the machine: one that answers before one that doesn't,
 /// then by rank. Parts are told by what they are and their socket, since one control type may call
-/// `package-0` what another one tells as `package-0-die-0` and `package-0-die-1`.
-fn one_teller_each(candidates: Vec<Candidate>, found: &mut Found) -> Vec<Candidate> {
+/// `package-0` what another one tells as `package-0-die-0` and `package-0-die-1`. Where the dies of a
+/// package share its counters, the first die speaks for all.
+fn one_teller_each(candidates: Vec<Candidate>, package_wide: bool, found: &mut Found) -> Vec<Candidate> {
     type Part = (Domain, Option<String>);
     let part = |c: &Candidate| -> Part {
         let told_by_kind = c.domain.kind != ZoneKind::Other && c.domain.socket.is_some();
@@ -175,13 +188,16 @@ fn one_teller_each(candidates: Vec<Candidate>, found: &mut Found) -> Vec<Candida
             *entry = this;
         }
     }
-    let keep = |c: &Candidate| match best.get(&part(c)) {
-        Some((_, _, control)) if *control != c.dir.control => {
-            let what = c.dir.path.display().to_string();
-            found.skip(what, format!("duplicate: {control} tells {} as well", c.name), None);
-            false
-        }
-        _ => true,
+    let mut told = HashSet::new();
+    let keep = |c: &Candidate| {
+        let part = part(c);
+        let why = match best.get(&part) {
+            Some((_, _, control)) if *control != c.dir.control => format!("{control} tells {} as well", c.name),
+            _ if !told.insert(part) && package_wide => "the dies of an AMD package share one counter".to_owned(),
+            _ => return true,
+        };
+        found.skip(c.dir.path.display().to_string(), format!("duplicate: {why}"), None);
+        false
     };
     let mut kept = candidates;
     kept.retain(keep);
@@ -244,7 +260,7 @@ pub(super) fn limit_of(dir: &ZoneDir, kind: ZoneKind) -> Option<Power> {
     let largest = stated.iter().copied().filter(|&uw| uw < NO_LIMIT).max().map(|uw| Power::from_uw(2 * uw));
     // where one limit is lifted, another one that is still stated doesn't bound anything
     let lifted = stated.iter().any(|&uw| uw >= NO_LIMIT).then(|| default_limit(kind));
-    largest.max(lifted)
+    largest.max(lifted).map(|power| power.max(LEAST_MAX_POWER))
 }
 
 /// The bound where nothing states a limit, as on AMD.

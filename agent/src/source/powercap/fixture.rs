@@ -1,6 +1,6 @@
 //! Machines for tests: `tests/fixtures/sys/NAME.txt` unfolded into a temporary root.
 //!
-//! A line `[folder]` makes a folder below `/sys`; `file = content` and `link -> target` go into it;
+//! A line `[folder]` makes a folder below `/sys`, `[/folder]` one below the root; `file = content` and `link -> target` go into it;
 //! `folder/` is an empty folder; `#` starts a comment.
 
 use std::fs;
@@ -21,7 +21,11 @@ pub(crate) fn unfold(text: &str) -> TempDir {
     let mut folder = root.path().join("sys");
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
         if let Some(rest) = line.strip_prefix('[') {
-            folder = root.path().join("sys").join(rest.trim_end_matches(']'));
+            let name = rest.trim_end_matches(']');
+            folder = match name.strip_prefix('/') {
+                Some(name) => root.path().join(name),
+                None => root.path().join("sys").join(name),
+            };
             fs::create_dir_all(&folder).unwrap();
         } else if let Some((link, target)) = line.split_once(" -> ") {
             symlink(target, folder.join(link)).unwrap();

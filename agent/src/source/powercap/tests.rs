@@ -147,6 +147,23 @@ fn dies_of_one_socket_are_zones_of_their_own() {
 }
 
 #[test]
+fn dies_of_an_amd_package_are_counted_once() {
+    let mut m = Machine::new("amd-dies");
+    assert_eq!(
+        m.shown(),
+        [
+            "powercap/package-0-die-0 package-0-die-0 0 -",
+            "powercap/package-0-die-0/core core-0-die-0 0 powercap/package-0-die-0",
+            "powercap/package-1-die-0 package-1-die-0 1 -",
+            "powercap/package-1-die-0/core core-1-die-0 1 powercap/package-1-die-0",
+        ]
+    );
+    assert_eq!(m.read(), [5000, 30, 6000, 40].map(Ok));
+    assert_eq!(why(&m.found.skipped, "intel-rapl:1"), "duplicate: the dies of an AMD package share one counter");
+    assert_eq!(m.found.skipped.len(), 3);
+}
+
+#[test]
 fn tpmi_fills_in_what_the_msrs_do_not_tell() {
     let mut m = Machine::new("tpmi");
     assert_eq!(
