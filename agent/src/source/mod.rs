@@ -4,9 +4,13 @@
 //! processes and keeps no totals: wraps and resets are `counter.rs`, sharing out is `attribution/`.
 
 pub mod battery;
+pub mod discover;
 pub mod hwmon;
 pub mod integrate;
 pub mod model;
+pub mod perf_rapl;
+pub mod powercap;
+pub mod scmi;
 
 use std::fmt;
 use std::io;
@@ -142,7 +146,8 @@ pub struct Zone {
     pub name: String,
     /// What it covers.
     pub kind: ZoneKind,
-    /// The zone that contains this one, if any: its energy includes this one's.
+    /// The zone that this one belongs to, if any. Its energy includes this one's, except that RAPL packages leave
+    /// out their memory.
     pub parent: Option<ZoneId>,
     /// The processor package it belongs to.
     pub socket: Option<u32>,

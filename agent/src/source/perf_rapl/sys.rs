@@ -1,0 +1,63 @@
+//! The system call behind a perf event.
+#![allow(unsafe_code, reason = "perf_event_open has no safe wrapper among the dependencies")]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::FromRawFd;
+use std::path::Path;
+
+use super::Count;
+
+/// The first published layout of `perf_event_attr` (`PERF_ATTR_SIZE_VER0`), which each kernel
+/// accepts; later fields are zero for it. `include/uapi/linux/perf_event.h`.
+#[repr(C)]
+#[derive(Default)]
+struct Attr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    bp_type: u32,
+    config1: u64,
+}
+
+const ATTR_SIZE: u32 = 64;
+/// `PERF_FLAG_FD_CLOEXEC`: the event isn't handed to programs that the agent starts.
+const FD_CLOEXEC: libc::c_ulong = 8;
+const _: () = assert!(size_of::<Attr>() == 64);
+
+/// An open event, counting.
+pub(super) struct OpenEvent(File);
+
+impl Count for OpenEvent {
+    fn count(&mut self) -> io::Result<u64> {
+        let mut value = [0; 8];
+        self.0.read_exact(&mut value)?;
+        Ok(u64::from_ne_bytes(value))
+    }
+}
+
+/// Opens event `config` of the PMU `pmu` on CPU `cpu`, for all processes; it counts at once.
+/// Needs `CAP_PERFMON`, or `kernel.perf_event_paranoid` of 0 or less.
+pub(super) fn open(pmu: u32, config: u64, cpu: u32) -> io::Result<OpenEvent> {
+    let cpu = libc::c_int::try_from(cpu).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let attr = Attr { kind: pmu, size: ATTR_SIZE, config, ..Attr::default() };
+    let (any_process, no_group): (libc::pid_t, libc::c_int) = (-1, -1);
+    // SAFETY: `attr` is as long as its `size` says and outlives the call; the kernel only reads it.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, any_process, cpu, no_group, FD_CLOEXEC) };
+    let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
+    Ok(OpenEvent(unsafe { File::from_raw_fd(fd) }))
+}
+
+/// Whether `path` is in a real sysfs, and not in a tree that was made to look like one.
+pub(super) fn is_sysfs(path: &Path) -> bool {
+    const SYSFS_MAGIC: i64 = 0x6265_6572;
+    #[allow(clippy::useless_conversion, reason = "the type of f_type differs between architectures")]
+    rustix::fs::statfs(path).is_ok_and(|fs| i64::try_from(fs.f_type) == Ok(SYSFS_MAGIC))
+}
