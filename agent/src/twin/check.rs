@@ -1,8 +1,71 @@
-//! Which figures of a scenario can be simulated. Each refusal says what was given and what is allowed.
+//! What can be wrong with a scenario, said with the line, what was given and what is allowed.
+
+use std::path::PathBuf;
 
 use ebbtide_proto::{BootId, NodeId};
 
 use super::scenario::{Event, Machine, Offered, Pattern, Rapl, What, Workload};
+
+/// Why a scenario can't be used; the text is a sentence that names the line.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file can't be read.
+    #[error("can't read the scenario {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A key that no scenario has.
+    #[error("line {line}: there is no key `{key}` here{}", suggest(.nearest))]
+    UnknownKey {
+        /// Line of the key, from 1.
+        line: usize,
+        /// The key as written.
+        key: String,
+        /// The key that is spelled most like it.
+        nearest: Option<String>,
+    },
+    /// Not TOML, or a value of the wrong type.
+    #[error("line {line}: {why}")]
+    Syntax {
+        /// Line from 1.
+        line: usize,
+        /// What the parser says.
+        why: String,
+    },
+    /// A figure that can't be simulated.
+    #[error("line {line}: {why}")]
+    Value {
+        /// Line from 1 of the value, or of the table that holds it.
+        line: usize,
+        /// What is wrong and what is allowed.
+        why: String,
+    },
+}
+
+fn suggest(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default()
+}
+
+/// The key that serde didn't know and the one it may have meant, from either wording of the parser.
+pub(super) fn unknown_key(message: &str) -> Option<(String, Option<String>)> {
+    let (key, known): (&str, Vec<&str>) = match message.strip_prefix("unexpected keys in table: ") {
+        Some(rest) => {
+            let (keys, known) = rest.split_once(", available keys: ")?;
+            (keys.split(", ").next()?, known.split(", ").collect())
+        }
+        None => {
+            let rest = message.strip_prefix("unknown field `").or(message.strip_prefix("unknown variant `"))?;
+            let mut quoted = rest.split('`');
+            (quoted.next()?, quoted.skip(1).step_by(2).collect())
+        }
+    };
+    let like = |k: &str| strsim::jaro_winkler(k, key);
+    let nearest = known.into_iter().max_by(|a, b| like(a).total_cmp(&like(b)));
+    Some((key.to_owned(), nearest.filter(|n| like(n) > 0.7).map(str::to_owned)))
+}
 
 pub(super) fn within(what: &str, value: f64, min: f64, max: f64) -> Result<(), String> {
     if (min..=max).contains(&value) {
@@ -89,6 +152,7 @@ impl Workload {
         within("count", f64::from(self.count), 0.0, 100_000.0)?;
         within("threads", f64::from(self.threads), 1.0, 4096.0)?;
         within("activity", self.activity, 0.0, 10.0)?;
+        within("ipc", self.ipc.unwrap_or(1.0), 0.0, 10.0)?;
         within("traffic", self.traffic, 0.0, 1000.0)?;
         within("sys", self.sys, 0.0, 1.0)?;
         within("rss_mib", self.rss_mib as f64, 0.0, 1e9)?;

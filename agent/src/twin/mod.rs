@@ -30,6 +30,24 @@ use sched::Sched;
 use tree::{Tree, View};
 use truth::whole;
 
+/// The scenarios that come with the agent: name and TOML text.
+pub const SCENARIOS: [(&str, &str); 14] = [
+    ("agent-restart", include_str!("../../scenarios/agent-restart.toml")),
+    ("bursty", include_str!("../../scenarios/bursty.toml")),
+    ("fork-storm", include_str!("../../scenarios/fork-storm.toml")),
+    ("full-load-hour", include_str!("../../scenarios/full-load-hour.toml")),
+    ("hotplug", include_str!("../../scenarios/hotplug.toml")),
+    ("idle-machine", include_str!("../../scenarios/idle-machine.toml")),
+    ("mixed-instructions", include_str!("../../scenarios/mixed-instructions.toml")),
+    ("never-idle", include_str!("../../scenarios/never-idle.toml")),
+    ("never-idle-smt", include_str!("../../scenarios/never-idle-smt.toml")),
+    ("schedutil", include_str!("../../scenarios/schedutil.toml")),
+    ("steady-mix", include_str!("../../scenarios/steady-mix.toml")),
+    ("suspend", include_str!("../../scenarios/suspend.toml")),
+    ("two-sockets", include_str!("../../scenarios/two-sockets.toml")),
+    ("wrap-each-minute", include_str!("../../scenarios/wrap-each-minute.toml")),
+];
+
 /// Wall clock at the start of a simulated run: 2025-01-01T00:00:00Z, ns since 1970.
 const START_WALL: u64 = 1_735_689_600_000_000_000;
 
@@ -83,7 +101,8 @@ impl Twin {
         }
     }
 
-    /// Lets `dt` of running time pass. What is due in it happens on time; sleep comes on top of `dt`.
+    /// Lets `dt` of running time pass. What is due in it happens on time (at the
+    /// very end of it: at the next call); sleep comes on top of `dt`.
     pub fn step(&mut self, dt: Duration) {
         let end = self.elapsed.saturating_add(u64::try_from(dt.as_nanos()).unwrap_or(u64::MAX));
         let longest = u64::from(self.scenario.step_ms) * 1_000_000;
@@ -191,3 +210,6 @@ impl Twin {
 fn at(event: &Event) -> u64 {
     whole(event.at_s * 1e9)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@ use super::truth::{PER_SOCKET, ZoneTruth, whole};
 /// Time over which `schedutil` averages, ns (the kernel's load tracking halves in 32 ms).
 const GOVERNOR_NS: f64 = 32e6;
 
+/// What two siblings get done together beyond one alone, as a fraction; commonly 20 to 30 %.
+const SMT_GAIN: f64 = 0.25;
+
 /// The state of the hardware.
 #[derive(Clone, Debug)]
 pub(super) struct Physics {
@@ -45,6 +48,10 @@ struct Rates {
     core: f64,
     uncore: f64,
     first: usize,
+    /// Cycles per ns.
+    ghz: f64,
+    /// Instructions that a thread gets done, against being alone on the core.
+    pace: f64,
 }
 
 impl Physics {
@@ -103,6 +110,8 @@ impl Physics {
             // the rest of the package follows busy cores, however many siblings share one
             rate.uncore = uncore * (1.0 - 0.5 * beside);
             rate.first = cpu.socket * PER_SOCKET;
+            rate.ghz = self.cores.get(cpu.core).map_or(0.0, |c| c.mhz / 1000.0);
+            rate.pace = 1.0 - beside * (1.0 - 0.5 * (1.0 + SMT_GAIN));
             if cpu.irq > 0 {
                 let ns = cpu.irq as f64;
                 let nj = [whole(rate.core * ns), whole(rate.uncore * ns), 0];
@@ -119,6 +128,13 @@ impl Physics {
                 whole(rate.uncore * ns),
                 whole(self.machine.dram_w * p.traffic * ns),
             ];
+            let (cycles, counters) = (ns * rate.ghz, &mut p.account.counters);
+            counters.cycles += whole(cycles);
+            counters.instructions += whole(cycles * p.ipc * rate.pace);
+            counters.misses += whole(ns * p.traffic / 1e3);
+            if let Some(used) = counters.socket_ns.get_mut(rate.first / PER_SOCKET) {
+                *used += t.run;
+            }
             book(&mut self.dynamic_nj, &mut p.account.pending, rate.first, nj);
         }
     }
@@ -297,7 +313,7 @@ mod tests {
     #[test]
     fn a_reset_sets_it_back_and_it_goes_on() {
         let (mut r, zone, physics) = register(262_143_328_850);
-        r.step(&zone, &physics, 10_000_000_000, 10_000_000);
+        r.step(&zone, &physics, 10_000_000_000, 10_000_000_000);
         let before = r.show();
         r.reset(Some(1_000_000));
         let after = r.show();

@@ -54,6 +54,7 @@ pub(super) struct Process {
     pub(super) rss_mib: u64,
     pub(super) activity: f64,
     pub(super) traffic: f64,
+    pub(super) ipc: f64,
     pub(super) sys: f64,
     pub(super) account: Account,
     pub(super) threads: Vec<Used>,

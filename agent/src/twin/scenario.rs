@@ -3,56 +3,14 @@
 //! Every key has a default that makes a plain one-socket server, so that a scenario only spells out
 //! what it is about. Unknown keys and impossible figures are refused with the line they stand on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::check::within;
-
-/// Why a scenario can't be used; the text is a sentence that names the line.
-#[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// The file can't be read.
-    #[error("can't read the scenario {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A key that no scenario has.
-    #[error("line {line}: there is no key `{key}` here{}", suggest(.nearest))]
-    UnknownKey {
-        /// Line of the key, from 1.
-        line: usize,
-        /// The key as written.
-        key: String,
-        /// The key that is spelled most like it.
-        nearest: Option<String>,
-    },
-    /// Not TOML, or a value of the wrong type.
-    #[error("line {line}: {why}")]
-    Syntax {
-        /// Line from 1.
-        line: usize,
-        /// What the parser says.
-        why: String,
-    },
-    /// A figure that can't be simulated.
-    #[error("line {line}: {why}")]
-    Value {
-        /// Line from 1 of the value, or of the table that holds it.
-        line: usize,
-        /// What is wrong and what is allowed.
-        why: String,
-    },
-}
-
-fn suggest(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default()
-}
+pub use super::check::ScenarioError;
+use super::check::{unknown_key, within};
 
 /// A whole scenario.
 #[derive(Clone, Debug, Serialize)]
@@ -376,6 +334,9 @@ pub struct Workload {
     /// Watts per CPU second against the average instruction mix.
     #[serde(default = "full")]
     pub activity: f64,
+    /// Instructions per cycle alone on a core; as `activity` if absent.
+    #[serde(default)]
+    pub ipc: Option<f64>,
     /// Memory traffic units per CPU second.
     #[serde(default = "full")]
     pub traffic: f64,
@@ -524,17 +485,6 @@ impl Scenario {
 
 /// The most threads that one scenario may have.
 const MAX_THREADS: u64 = 200_000;
-
-/// The key that serde didn't know and the one it may have meant.
-fn unknown_key(message: &str) -> Option<(String, Option<String>)> {
-    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
-    let mut quoted = rest.split('`');
-    let key = quoted.next()?.to_owned();
-    let known = quoted.skip(1).step_by(2);
-    let nearest = known.max_by(|a, b| strsim::jaro_winkler(a, &key).total_cmp(&strsim::jaro_winkler(b, &key)));
-    let nearest = nearest.filter(|n| strsim::jaro_winkler(n, &key) > 0.7).map(str::to_owned);
-    Some((key, nearest))
-}
 
 #[cfg(test)]
 mod tests {

@@ -265,6 +265,7 @@ impl Sched {
             rss_mib: 8,
             activity: 1.0,
             traffic: 0.0,
+            ipc: 1.0,
             sys: 0.1,
             account: Account::new(key, self.kernel.pending.len()),
             threads: vec![Used::default(); threads as usize],
@@ -285,6 +286,7 @@ impl Sched {
         let work = &plan.workload;
         (p.uid, p.rss_mib, p.activity, p.traffic, p.sys) =
             (work.uid, work.rss_mib, work.activity, work.traffic, work.sys);
+        p.ipc = work.ipc.unwrap_or(work.activity);
         p.mode = match (&work.pattern, mode) {
             (_, child @ Mode::Child { .. }) => child,
             (Pattern::Idle, _) => Mode::Idle,
@@ -320,6 +322,7 @@ impl Sched {
                 comm: process.comm.clone(),
                 cgroup: process.cgroup.clone(),
                 ended_ns: None,
+                counters: process.account.counters.clone(),
                 share: truth.empty_share(),
             },
         );

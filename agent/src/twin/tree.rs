@@ -1,6 +1,6 @@
 //! The state of the twin as files of `/proc` and `/sys`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -156,6 +156,9 @@ impl Tree {
 
     fn processes(&mut self, v: &View<'_>) -> io::Result<()> {
         let mut before = std::mem::take(&mut self.seen);
+        let living: BTreeSet<u64> = v.sched.processes.iter().flatten().map(|p| p.account.key).collect();
+        // first, as a new process may have got the pid of one that is gone
+        before.iter().filter(|(key, _)| !living.contains(key)).try_for_each(|(_, gone)| self.fake.end(gone.pid))?;
         for p in v.sched.processes.iter().flatten() {
             let now = Seen { pid: p.pid, cpu_ns: p.account.cpu_ns, running: p.running, reaped: p.reaped };
             match before.remove(&p.account.key) {
@@ -165,7 +168,7 @@ impl Tree {
             }
             self.seen.insert(p.account.key, now);
         }
-        before.values().try_for_each(|gone| self.fake.end(gone.pid))
+        Ok(())
     }
 
     fn cpus(&mut self, v: &View<'_>) -> io::Result<()> {

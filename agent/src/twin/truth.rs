@@ -79,6 +79,19 @@ pub struct Share {
     pub dynamic: Vec<Energy>,
 }
 
+/// What hardware counters would have told of one process, for agents that can't be given real ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Core cycles while it ran.
+    pub cycles: u64,
+    /// Instructions retired.
+    pub instructions: u64,
+    /// Last-level cache misses: a million per traffic unit and CPU second.
+    pub misses: u64,
+    /// CPU time per socket, ns; Σ is the CPU time of the process.
+    pub socket_ns: Vec<u64>,
+}
+
 /// The truth about one workload of the scenario.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkloadTruth {
@@ -116,6 +129,8 @@ pub struct ProcessTruth {
     pub cgroup: Arc<str>,
     /// When it ended, ns of running time since the start of the twin.
     pub ended_ns: Option<u64>,
+    /// What hardware counters would say.
+    pub counters: Counters,
     /// What it used.
     #[serde(flatten)]
     pub share: Share,
@@ -128,6 +143,7 @@ pub(super) struct Account {
     pub(super) key: u64,
     /// CPU time so far, ns.
     pub(super) cpu_ns: u64,
+    pub(super) counters: Counters,
     /// Per component, nJ; negative by less than 2 µJ where rounding gave too much.
     pub(super) pending: Vec<i64>,
     /// Whether anything was added since the last settlement.
@@ -138,7 +154,8 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn new(key: u64, components: usize) -> Self {
-        Self { key, pending: vec![0; components], ..Self::default() }
+        let counters = Counters { socket_ns: vec![0; components / PER_SOCKET], ..Counters::default() };
+        Self { key, pending: vec![0; components], counters, ..Self::default() }
     }
 }
 
@@ -217,6 +234,7 @@ impl Truth {
             let Some(p) = self.processes.get_mut(&account.key) else { continue };
             let used = account.cpu_ns - p.share.cpu_ns;
             p.share.cpu_ns = account.cpu_ns;
+            p.counters.clone_from(&account.counters);
             if let Some(w) = p.workload.and_then(|w| self.workloads.get_mut(w)) {
                 w.share.cpu_ns += used;
                 w.ended += u64::from(account.closing);
