@@ -15,5 +15,6 @@ pub mod sampler;
 pub mod snapshot;
 pub mod source;
 pub mod tasks;
+pub mod twin;
 pub mod usage;
 pub mod workload;
