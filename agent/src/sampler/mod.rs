@@ -571,8 +571,7 @@ impl Sampler {
     }
 
     fn write_journal(&mut self, now: Moment) {
-        let Some(journal) = &mut self.journal else { return };
-        let all = journal.wants_all();
+        let Some(all) = self.journal.as_ref().map(Journal::wants_all) else { return };
         let mut rows = Vec::new();
         let row = |id, columns: &Columns, i: usize, cpu| {
             let idle = columns.idle(i);
@@ -600,7 +599,10 @@ impl Sampler {
             }
         }
         let zones = self.tracks.iter().map(Track::record).collect();
-        journal.write(&Record { boot: self.node.boot, at: (now.mono, now.boot, now.wall), zones, rows });
+        let record = Record { boot: self.node.boot, at: (now.mono, now.boot, now.wall), zones, rows };
+        if let Some(journal) = &mut self.journal {
+            journal.write(&record);
+        }
     }
 
     fn snapshot(&mut self, now: Moment, dt: Duration) -> Snapshot {

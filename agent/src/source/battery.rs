@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ebbtide_proto::{Power, Ratio, ZoneId};
 
-use super::hwmon::ProbeMode;
-use super::integrate::PowerProbe;
+use super::integrate::{PowerProbe, ProbeMode};
 use super::{CounterShape, Found, Quality, ReadError, SourceKind, Zone, ZoneKind};
 use crate::host::{self, HostRoot};
 

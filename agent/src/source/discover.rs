@@ -5,23 +5,25 @@
 mod roles;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use super::integrate::{Integrated, PowerProbe};
+use super::integrate::ProbeMode;
+use super::model::{self, ModelOverride};
 use super::perf_rapl::{self, PerfRapl};
-use super::{Found, ReadError, Reading, Skipped, Source, Zone, ZoneKind, powercap, scmi};
+use super::{Found, ReadError, Reading, Skipped, Source, SourceKind, Zone, ZoneKind, battery, hwmon, powercap, scmi};
 use crate::clock::Moment;
 use crate::host::HostRoot;
 
 pub use self::roles::{Role, covers_cpu, node_zones};
 
-/// How the sources are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which sources are used, and how they are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverOptions {
-    /// Sensors of power are read once per sample instead of by a thread: for simulated time.
-    pub stepped: bool,
-    /// How often the thread reads sensors of power.
-    pub fast_interval: Duration,
+    /// How sensors of power are read.
+    pub probes: ProbeMode,
+    /// The readers that are asked.
+    pub kinds: BTreeSet<SourceKind>,
+    /// The operator's own figures for the load curve.
+    pub model: Option<ModelOverride>,
 }
 
 /// What there is on this machine.
@@ -34,25 +36,10 @@ pub struct Discovery {
     pub cross_check: Option<PerfRapl>,
 }
 
-impl Default for DiscoverOptions {
-    fn default() -> Self {
-        Self { stepped: false, fast_interval: Duration::from_millis(100) }
-    }
-}
-
 impl DiscoverOptions {
-    /// For simulated time.
-    pub fn stepped() -> Self {
-        Self { stepped: true, ..Self::default() }
-    }
-
-    /// Makes a source of a sensor that tells power.
-    pub fn integrate<P: PowerProbe>(&self, probe: P) -> Box<dyn Source> {
-        Box::new(if self.stepped {
-            Integrated::stepped(probe)
-        } else {
-            Integrated::threaded(probe, self.fast_interval)
-        })
+    /// Asks every reader.
+    pub fn all(probes: ProbeMode) -> Self {
+        Self { probes, kinds: SourceKind::ALL.into(), model: None }
     }
 }
 
@@ -65,16 +52,29 @@ impl Discovery {
 
 /// Finds every source of this machine.
 pub fn discover(host: &HostRoot, options: &DiscoverOptions) -> Discovery {
-    let mut found = powercap::discover(host);
+    let wanted = |kind| options.kinds.contains(&kind);
+    let mut found = if wanted(SourceKind::Powercap) { powercap::discover(host) } else { Found::default() };
     let mut cross_check = None;
-    if package_answers(&mut found.sources) {
-        cross_check = perf_rapl::for_cross_check(host, &mut found.skipped);
-    } else {
-        use_perf(&mut found, perf_rapl::discover(host));
+    if wanted(SourceKind::PerfRapl) {
+        if package_answers(&mut found.sources) {
+            cross_check = perf_rapl::for_cross_check(host, &mut found.skipped);
+        } else {
+            use_perf(&mut found, perf_rapl::discover(host));
+        }
     }
-    found.merge(scmi::discover(host, options));
-    // ---- further readers, best first: hwmon, battery; the model last, where `covers_cpu` says no ----
-
+    if wanted(SourceKind::Scmi) {
+        found.merge(scmi::discover(host, options.probes));
+    }
+    if wanted(SourceKind::Hwmon) {
+        found.merge(hwmon::discover(host, options.probes));
+    }
+    if wanted(SourceKind::Battery) {
+        found.merge(battery::discover(host, options.probes));
+    }
+    // a guess only where no sensor tells anything of the processor
+    if wanted(SourceKind::Model) && !covers_cpu(&zones_of(&found.sources)) {
+        found.merge(model::discover(host, options.model));
+    }
     Discovery { sources: with_unique_names(found.sources), skipped: found.skipped, cross_check }
 }
 
@@ -139,6 +139,7 @@ fn with_unique_names(sources: Vec<Box<dyn Source>>) -> Vec<Box<dyn Source>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
     use super::*;
     use crate::source::SourceKind;
     use crate::source::powercap::fixture;
@@ -176,7 +177,7 @@ mod tests {
     #[test]
     fn a_machine_is_found_and_adds_up() {
         let root = fixture::tree("two-sockets");
-        let found = discover(&HostRoot::new(root.path()), &DiscoverOptions::stepped());
+        let found = discover(&HostRoot::new(root.path()), &DiscoverOptions::all(ProbeMode::Stepped));
         assert_eq!(names(&found.sources), ["package-0", "dram-0", "package-1", "dram-1"]);
         assert_eq!(node_zones(&found.zones()), [Role::Total; 4]);
         assert!(found.skipped.is_empty() && found.cross_check.is_none(), "{:?}", found.skipped);
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn a_machine_with_firmware_power_only_is_integrated_by_a_thread_or_by_steps() {
         let root = fixture::tree("scmi");
-        for options in [DiscoverOptions::stepped(), DiscoverOptions::default()] {
+        for options in [ProbeMode::Stepped, ProbeMode::Threaded(Duration::from_millis(100))].map(DiscoverOptions::all) {
             let found = discover(&HostRoot::new(root.path()), &options);
             assert_eq!(names(&found.sources), ["SoC", "CPU", "cluster-0-0-0", "cluster-0-0-1", "DDR"]);
             assert_eq!(node_zones(&found.zones()), [Role::Total, Role::Part, Role::Part, Role::Part, Role::Part]);

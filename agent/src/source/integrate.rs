@@ -151,6 +151,25 @@ impl<P: PowerProbe> Source for Integrated<P> {
     }
 }
 
+/// How sensors of power are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeMode {
+    /// Once per sample, for simulated time.
+    Stepped,
+    /// On a thread of its own, each time after this long.
+    Threaded(Duration),
+}
+
+impl ProbeMode {
+    /// `probe` as a source of energy.
+    pub fn integrate<P: PowerProbe>(self, probe: P) -> Box<dyn Source> {
+        match self {
+            Self::Stepped => Box::new(Integrated::stepped(probe)),
+            Self::Threaded(every) => Box::new(Integrated::threaded(probe, every)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -202,6 +202,7 @@ impl PerfRapl {
                 error: RAPL_ERROR,
                 // the PMU tells no limits
                 counter: CounterShape { range: Some(event.scale.range()), max_power: default_limit(event.kind) },
+                idle: None,
             });
             it.counters.push(counter);
         }

@@ -231,6 +231,7 @@ impl Powercap {
             quality: Quality::Measured,
             error: RAPL_ERROR,
             counter: c.shape,
+            idle: None,
         };
         let zones = candidates.iter().zip(names).map(zone).collect();
         Self { zones, counters: candidates.into_iter().map(|c| c.counter).collect() }

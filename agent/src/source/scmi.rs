@@ -8,8 +8,7 @@ use std::io;
 
 use ebbtide_proto::{Power, Ratio, ZoneId};
 
-use super::discover::DiscoverOptions;
-use super::integrate::PowerProbe;
+use super::integrate::{PowerProbe, ProbeMode};
 use super::powercap::attribute::Attribute;
 use super::powercap::tree::{self, Identity};
 use super::powercap::{PRIVILEGE, default_limit, limit_of, unique_names};
@@ -38,7 +37,7 @@ impl PowerProbe for ScmiProbe {
 
 /// Finds the SCMI power zones of this machine. A zone that gives no figure now is kept, unless the
 /// firmware says that it never will.
-pub fn discover(host: &HostRoot, options: &DiscoverOptions) -> Found {
+pub fn discover(host: &HostRoot, mode: ProbeMode) -> Found {
     let mut found = Found::default();
     let tree = tree::walk(host, |control| control == "arm-scmi");
     for link in &tree.dangling {
@@ -73,10 +72,11 @@ pub fn discover(host: &HostRoot, options: &DiscoverOptions) -> Found {
             quality: Quality::Scaled,
             error: ERROR,
             counter: CounterShape { range: None, max_power: limit.unwrap_or(default_limit(kind)) },
+            idle: None,
         }
     });
     let zones = zones.collect();
-    found.sources.push(options.integrate(ScmiProbe { zones, files }));
+    found.sources.push(mode.integrate(ScmiProbe { zones, files }));
     found
 }
 
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn nested_zones_have_parents_and_are_integrated() {
         let root = fixture::tree("scmi");
-        let mut found = discover(&HostRoot::new(root.path()), &DiscoverOptions::stepped());
+        let mut found = discover(&HostRoot::new(root.path()), ProbeMode::Stepped);
         let source = &mut found.sources[0];
         let shown: Vec<String> = source
             .zones()
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_machine_without_scmi_says_nothing() {
         let root = fixture::tree("client");
-        let found = discover(&HostRoot::new(root.path()), &DiscoverOptions::stepped());
+        let found = discover(&HostRoot::new(root.path()), ProbeMode::Stepped);
         assert!(found.sources.is_empty() && found.skipped.is_empty());
     }
 
@@ -178,7 +178,7 @@ mod tests {
                 fs::write(dir.join("name"), &name).unwrap();
                 fs::write(dir.join("power_uw"), &power).unwrap();
             }
-            let mut found = discover(&HostRoot::new(root.path()), &DiscoverOptions::stepped());
+            let mut found = discover(&HostRoot::new(root.path()), ProbeMode::Stepped);
             let zones = found.sources.first().map_or(0, |s| s.zones().len());
             prop_assert_eq!(zones + found.skipped.len(), 2);
             let mut out = Vec::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ebbtide_proto::{WorkloadId, WorkloadKind};
 
 use super::cgroup::{self, CgroupIdentity};
-use super::kubelet::PodNames;
+use super::pods::PodNames;
 use super::vm::Vm;
 use crate::clock::Moment;
 use crate::usage::table::{Task, TaskClass};
@@ -240,7 +240,7 @@ fn inner(at: &CgroupIdentity, vm: Option<&Vm>, names: &PodNames) -> Vec<Membersh
             pod_labels.push(("id", pod.uid.clone()));
             labels.push(("pod_id", pod.uid.clone()));
         }
-        let name = names.container(&container.id).map_or_else(|| short(&container.id), str::to_owned);
+        let name = names.container(&container.id).map_or_else(|| short(&container.id), |c| c.name.clone());
         labels.push(("name", name));
         out.push((WorkloadKind::Container, container.id.clone(), labels));
         if let Some(pod) = &at.pod {

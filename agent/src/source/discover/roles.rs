@@ -24,6 +24,18 @@ pub enum Role {
     Duplicate,
 }
 
+impl Role {
+    /// The name in metrics and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Part => "part",
+            Self::Platform => "platform",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
 /// Nesting deeper than this is a circle.
 const DEPTH: usize = 8;
 
@@ -130,6 +142,7 @@ pub(super) fn zone(source: SourceKind, kind: ZoneKind, name: &str, parent: Optio
         quality: Quality::Measured,
         error: Ratio::from_percent(2),
         counter: CounterShape { range: None, max_power: Power::from_uw(1_000_000_000) },
+        idle: None,
     }
 }
 

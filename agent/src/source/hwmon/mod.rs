@@ -15,34 +15,13 @@ mod select;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use self::chips::ChipRow;
 use self::files::{Channel, Place};
 use self::read::{HwmonEnergy, HwmonPower};
 use self::select::Group;
-use super::integrate::{Integrated, PowerProbe};
-use super::{Found, Source};
+use super::Found;
+use super::integrate::ProbeMode;
 use crate::host::HostRoot;
-
-/// How sensors of power are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeMode {
-    /// Once per sample, for simulated time.
-    Stepped,
-    /// On a thread of its own, each time after this long.
-    Threaded(Duration),
-}
-
-impl ProbeMode {
-    /// `probe` as a source of energy.
-    pub fn integrate<P: PowerProbe>(self, probe: P) -> Box<dyn Source> {
-        match self {
-            Self::Stepped => Box::new(Integrated::stepped(probe)),
-            Self::Threaded(every) => Box::new(Integrated::threaded(probe, every)),
-        }
-    }
-}
 
 /// Finds the machine's sensors of power and energy.
 pub fn discover(host: &HostRoot, mode: ProbeMode) -> Found {

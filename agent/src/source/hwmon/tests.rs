@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::chips::ChipRow;
 use super::*;
+use crate::source::integrate::ProbeMode;
 use crate::clock::Moment;
 use crate::source::{Quality, ReadError, Reading, Zone};
 

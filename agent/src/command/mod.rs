@@ -1,0 +1,94 @@
+//! What the commands of `ebbtide-agent` do. Each file is one command; this one holds what they share.
+
+pub mod check;
+pub mod run;
+pub mod top;
+pub mod twin;
+pub mod zones;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::Settings;
+use crate::host::{self, HostRoot};
+use crate::sampler::Options;
+use crate::source::discover::{DiscoverOptions, Discovery, discover};
+use crate::source::integrate::ProbeMode;
+use crate::source::model;
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Ok,
+    /// It failed.
+    Failed,
+    /// It works, but not as well as it could (`check`).
+    Degraded,
+    /// The kernel does not permit it.
+    NotPermitted,
+}
+
+impl Exit {
+    /// How an error ends a command.
+    pub fn of(error: &anyhow::Error) -> Self {
+        let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+        if error.chain().any(|c| c.downcast_ref::<io::Error>().is_some_and(denied)) {
+            Self::NotPermitted
+        } else {
+            Self::Failed
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Degraded => 3,
+            Exit::NotPermitted => 4,
+        })
+    }
+}
+
+/// Prints `text` to stdout. That nobody reads it to its end is no failure.
+pub fn print(text: &str) -> anyhow::Result<Exit> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// Finds the sources that the settings allow.
+pub fn sources(settings: &Settings) -> Discovery {
+    let options = DiscoverOptions {
+        probes: ProbeMode::Threaded(settings.fast_interval),
+        kinds: settings.sources.clone(),
+        model: settings.model.map(|m| model::ModelOverride { idle: m.idle, full: m.full }),
+    };
+    discover(&settings.root, &options)
+}
+
+/// What the sampler is told.
+pub fn sampler_options(settings: &Settings) -> Options {
+    use crate::config::NameStyle;
+    Options {
+        node: settings.node_name.clone(),
+        idle_policy: settings.idle_policy,
+        idle_floor: settings.idle_floor.clone(),
+        processes: settings.processes,
+        retention: settings.retention,
+        stale_after: settings.stale_after,
+        threads: settings.threads,
+        full_names: settings.names.contains(&NameStyle::Kepler) || settings.names.contains(&NameStyle::Scaphandre),
+        idle_share: idle_share(&settings.root),
+        state: settings.state.clone(),
+    }
+}
+
+/// Idle power over full power that packages of this machine's class have.
+pub fn idle_share(host: &HostRoot) -> f64 {
+    let text = host::read_text(&host.proc("cpuinfo")).unwrap_or_default();
+    model::idle_share_prior(&model::CpuInfo::parse(&text))
+}
