@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod layer;
+pub mod quantity;
 pub mod reference;
 pub mod value;
 pub mod words;
@@ -23,7 +24,8 @@ use crate::host::HostRoot;
 use crate::source::SourceKind;
 pub use file::ConfigError;
 pub use layer::{Layer, Origin, Surroundings};
-use value::{FilePath, Floor, HttpUrl, Listen, Period, StateDir, Watts};
+use quantity::{Floor, Period, Watts};
+use value::{FilePath, HttpUrl, Listen, StateDir};
 pub use value::{LogFilter, Processes};
 pub use words::{IdlePolicy, Label, NameStyle};
 use words::{One, Pick, Word};
@@ -85,7 +87,7 @@ pub struct Partial {
     /// Power that a zone draws when the machine is idle, by name of the zone. A zone that is not named here has its
     /// floor learned.
     #[arg(long, value_name = "ZONE=WATTS", help_heading = "Attribution", value_delimiter = ',')]
-    #[serde(deserialize_with = "value::floors_from_toml", serialize_with = "value::floors_to_toml")]
+    #[serde(deserialize_with = "quantity::floors_from_toml", serialize_with = "quantity::floors_to_toml")]
     pub idle_floor: Option<Vec<Floor>>,
 
     /// Address and port of the metrics page. ":9883" is every address of the machine.
@@ -139,7 +141,7 @@ pub struct Partial {
     #[arg(long, value_name = "FILE", help_heading = "Kubernetes")]
     pub kubelet_ca: Option<FilePath>,
 
-    /// File with the token that is shown to the kubelet. It is read again when it changes.
+    /// File with the token that is shown to the kubelet, over https only. It is read again when it changes.
     #[arg(long, value_name = "FILE", help_heading = "Kubernetes")]
     pub kubelet_token: Option<FilePath>,
 
@@ -354,6 +356,9 @@ impl Partial {
         };
         if insecure && self.kubelet_ca.is_some() {
             return conflict("kubelet-insecure", "makes kubelet-ca meaningless", "leave one of them out");
+        }
+        if self.kubelet_token.is_some() && url.as_str().starts_with("http://") {
+            return conflict("kubelet-token", "would be sent in plain text", "use an https address in kubelet-url");
         }
         let (ca, token) = (path(self.kubelet_ca.clone()), path(self.kubelet_token.clone()));
         Ok(Some(Kubelet { url: url.as_str().to_owned(), ca, token, insecure }))
