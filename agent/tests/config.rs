@@ -113,6 +113,7 @@ fn what_cannot_be_is_refused() {
         ("run --names kepla", "a similar value exists: 'kepler'"),
         ("run --kubelet-ca /x", "kubelet-ca has no effect without kubelet-url"),
         ("run --kubelet-url https://x --kubelet-ca /x --kubelet-insecure", "kubelet-insecure makes"),
+        ("run --kubelet-url https://x", "kubelet-url can't be trusted without kubelet-ca"),
         ("run --kubelet-url http://x --kubelet-token /x", "kubelet-token would be sent in plain text"),
         ("run --root /does/not/exist", "root: /does/not/exist is not a folder"),
         ("run --log-level inof", "expected off, error, warn"),
@@ -278,7 +279,7 @@ fn any_file() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
             ]
             .boxed(),
         ),
-        single("labels", words(&["name", "pod", "qos", "exe", "cgroup"])),
+        single("labels", words(&["name", "pod", "qos", "comm"])),
         single("series-budget", any::<u32>().prop_map(|n| n.to_string()).boxed()),
         single("retention", ms(0..=86_400_000)),
         (path.clone(), path.clone())
