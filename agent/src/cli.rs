@@ -11,7 +11,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::layer::{Env, suspicious};
-use crate::config::value::{FilePath, Period};
+use crate::config::quantity::Period;
+use crate::config::value::FilePath;
 use crate::config::{ConfigError, Layer, LogFilter, Origin, Partial, Settings, Surroundings, file, reference};
 use crate::host::HostRoot;
 
@@ -89,8 +90,7 @@ Examples:
   ebbtide-agent check --json | jq .
   ebbtide-agent check --root /host
 
-Exit codes: 0 everything works, 1 failed, 2 usage or configuration, 3 degraded: works, but something is missing,
-4 not permitted.")]
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 degraded: something is missing, 4 not permitted.")]
     Check {
         #[command(flatten)]
         settings: Box<Partial>,
@@ -304,53 +304,47 @@ where
     let env: Env = env.into_iter().collect();
     let cli = Cli::from_arg_matches(&command().try_get_matches_from(args)?)?;
     let Cli { global, settings: before, command: verb } = cli;
-    let warnings = suspicious(&env);
     let verbose = global.verbose;
-    let parsed = |command, log_level| Ok(Parsed { command, verbose, log_level, warnings: warnings.clone() });
-    let effective = |after: Partial| effective(after.or(before.clone()), &global, &env);
-    let settled = |after: Box<Partial>| {
-        let (settings, _) = effective(*after)?;
-        let log_level = settings.log_level.clone();
-        Ok::<_, Failure>((Box::new(settings), log_level))
-    };
-    if global.dump_config {
-        let after = match verb {
-            Some(Verb::Run { settings } | Verb::Top { settings, .. } | Verb::Check { settings, .. })
-            | Some(Verb::Zones { settings, .. }) => *settings,
-            _ => Partial::default(),
-        };
-        let (settings, origins) = effective(after)?;
-        return parsed(Command::Print(reference::dump(&settings, &origins)), settings.log_level);
-    }
-    match verb {
-        None => Err(usage(
-            ErrorKind::MissingSubcommand,
-            "no command given: try `ebbtide-agent top`, `run`, `check` or `--help`",
-        )),
-        Some(Verb::Run { settings }) => {
-            let (settings, log) = settled(settings)?;
-            parsed(Command::Run(settings), log)
+    let mut warnings = suspicious(&env);
+    let flags = before.clone();
+    let measure = |after: Box<Partial>, command: &dyn Fn(Box<Settings>) -> Command| {
+        let (settings, origins) = effective(after.or(before), &global, &env)?;
+        if settings.state.is_none() && !origins.contains_key("state") {
+            warnings.push("found no folder for totals, they start at zero with each start: set state".into());
         }
+        let log_level = settings.log_level.clone();
+        let command = match global.dump_config {
+            true => Command::Print(reference::dump(&settings, &origins)),
+            false => command(Box::new(settings)),
+        };
+        Ok(Parsed { command, verbose, log_level, warnings: std::mem::take(&mut warnings) })
+    };
+    let command = match verb {
+        Some(Verb::Run { settings }) => return measure(settings, &Command::Run),
         Some(Verb::Top { settings, once, json }) => {
-            let (settings, log) = settled(settings)?;
-            parsed(Command::Top { settings, once, json }, log)
+            return measure(settings, &|settings| Command::Top { settings, once, json });
         }
         Some(Verb::Check { settings, json }) => {
-            let (settings, log) = settled(settings)?;
-            parsed(Command::Check { settings, json }, log)
+            return measure(settings, &|settings| Command::Check { settings, json });
         }
         Some(Verb::Zones { settings, json }) => {
-            let (settings, log) = settled(settings)?;
-            parsed(Command::Zones { settings, json }, log)
+            return measure(settings, &|settings| Command::Zones { settings, json });
         }
-        Some(Verb::Twin(args)) => parsed(twin(args)?, log_only(before, verbose, &env)?),
-        Some(Verb::Completion { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command(), "ebbtide-agent", &mut script);
-            let script = String::from_utf8_lossy(&script).into_owned();
-            parsed(Command::Print(script), log_only(before, verbose, &env)?)
+        _ if global.dump_config => return measure(Box::default(), &Command::Run),
+        Some(Verb::Twin(args)) => twin(args)?,
+        Some(Verb::Completion { shell }) => Command::Print(completion(shell)),
+        None => {
+            let why = "no command given: try `ebbtide-agent top`, `run`, `check` or `--help`";
+            return Err(usage(ErrorKind::MissingSubcommand, why));
         }
-    }
+    };
+    Ok(Parsed { command, verbose, log_level: log_only(flags, verbose, &env)?, warnings })
+}
+
+fn completion(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "ebbtide-agent", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Merges flags, environment and file, and completes them with defaults.
@@ -379,7 +373,9 @@ fn with_verbose(flags: Partial, verbose: bool) -> Layer {
 
 /// The log level of commands that need no other setting, and so no file.
 fn log_only(flags: Partial, verbose: bool, env: &Env) -> Result<LogFilter, Failure> {
-    let layer = with_verbose(flags, verbose).over(Layer::env(env)?);
+    let only =
+        env.iter().filter(|(name, _)| *name == "EBBTIDE_LOG_LEVEL").map(|(k, v)| (k.clone(), v.clone())).collect();
+    let layer = with_verbose(flags, verbose).over(Layer::env(&only)?);
     Ok(layer.values.log_level.unwrap_or_default())
 }
 

@@ -1,4 +1,5 @@
 //! Command line, environment, file and defaults together, and the documents made from them.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -112,6 +113,8 @@ fn what_cannot_be_is_refused() {
         ("run --names kepla", "a similar value exists: 'kepler'"),
         ("run --kubelet-ca /x", "kubelet-ca has no effect without kubelet-url"),
         ("run --kubelet-url https://x --kubelet-ca /x --kubelet-insecure", "kubelet-insecure makes"),
+        ("run --kubelet-url https://x", "kubelet-url can't be trusted without kubelet-ca"),
+        ("run --kubelet-url http://x --kubelet-token /x", "kubelet-token would be sent in plain text"),
         ("run --root /does/not/exist", "root: /does/not/exist is not a folder"),
         ("run --log-level inof", "expected off, error, warn"),
         ("run --intervall 1s", "'--interval'"),
@@ -134,8 +137,8 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_broken_file_does_not_stop_what_needs_none() {
-    let env = [("EBBTIDE_CONFIG", "/does/not/exist")];
+fn a_broken_configuration_does_not_stop_what_needs_none() {
+    let env = [("EBBTIDE_CONFIG", "/does/not/exist"), ("EBBTIDE_INTERVAL", "soon")];
     assert!(parse("completion bash", &env).is_ok());
     assert!(parse("twin score", &env).is_ok());
     assert!(parse("run", &env).is_err());
@@ -162,6 +165,14 @@ fn verbose_is_debug_unless_a_level_is_given() {
 fn typos_in_the_environment_are_warned_of() {
     let warnings = parse("run", &[("EBBTIDE_RETENTON", "1s")]).unwrap().warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("EBBTIDE_RETENTION?"), "{warnings:?}");
+}
+
+#[test]
+fn totals_that_are_lost_are_warned_of() {
+    let parsed = parse("run", &[]).unwrap();
+    let Command::Run(settings) = parsed.command else { panic!("not run") };
+    assert_eq!(parsed.warnings.len(), usize::from(settings.state.is_none()), "{:?}", parsed.warnings);
+    assert!(parse("run --state none", &[]).unwrap().warnings.is_empty());
 }
 
 #[test]
@@ -268,7 +279,7 @@ fn any_file() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
             ]
             .boxed(),
         ),
-        single("labels", words(&["name", "pod", "qos", "exe", "cgroup"])),
+        single("labels", words(&["name", "pod", "qos", "comm"])),
         single("series-budget", any::<u32>().prop_map(|n| n.to_string()).boxed()),
         single("retention", ms(0..=86_400_000)),
         (path.clone(), path.clone())

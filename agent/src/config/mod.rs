@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod layer;
+pub mod quantity;
 pub mod reference;
 pub mod value;
 pub mod words;
@@ -23,7 +24,8 @@ use crate::host::HostRoot;
 use crate::source::SourceKind;
 pub use file::ConfigError;
 pub use layer::{Layer, Origin, Surroundings};
-use value::{FilePath, Floor, HttpUrl, Listen, Period, StateDir, Watts};
+use quantity::{Floor, Period, Watts};
+use value::{FilePath, HttpUrl, Listen, StateDir};
 pub use value::{LogFilter, Processes};
 pub use crate::attribution::IdlePolicy;
 pub use words::{Label, NameStyle};
@@ -64,7 +66,7 @@ pub struct Partial {
           value_parser = words::pick::<SourceKind>())]
     pub sources: Option<Vec<Pick<SourceKind>>>,
 
-    /// Account for each thread of a process on its own when weighing its work. Costs more CPU time.
+    /// Tell the threads of a process apart, so that it is charged for each package it ran on. Costs more CPU time.
     #[arg(long, value_name = "BOOL", help_heading = "Measuring", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub threads: Option<bool>,
@@ -86,7 +88,7 @@ pub struct Partial {
     /// Power that a zone draws when the machine is idle, by name of the zone. A zone that is not named here has its
     /// floor learned.
     #[arg(long, value_name = "ZONE=WATTS", help_heading = "Attribution", value_delimiter = ',')]
-    #[serde(deserialize_with = "value::floors_from_toml", serialize_with = "value::floors_to_toml")]
+    #[serde(deserialize_with = "quantity::floors_from_toml", serialize_with = "quantity::floors_to_toml")]
     pub idle_floor: Option<Vec<Floor>>,
 
     /// Address and port of the metrics page. ":9883" is every address of the machine.
@@ -118,12 +120,13 @@ pub struct Partial {
     #[arg(long, value_name = "WHICH", help_heading = "Metrics page")]
     pub processes: Option<Processes>,
 
-    /// Labels that workload series carry besides kind and id.
+    /// Labels that series with native names carry besides those that tell them apart.
     #[arg(long, value_name = "LIST", help_heading = "Metrics page", value_delimiter = ',',
           value_parser = words::pick::<Label>())]
     pub labels: Option<Vec<Pick<Label>>>,
 
-    /// The most series that the page may have; 0 is no limit. Beyond it, what draws least is summed up as one.
+    /// The most series that processes may have on the page; 0 is no limit. Further processes are left off the page;
+    /// the workloads that contain them count them all the same.
     #[arg(long, value_name = "NUMBER", help_heading = "Metrics page")]
     pub series_budget: Option<u32>,
 
@@ -136,11 +139,11 @@ pub struct Partial {
     #[arg(long, value_name = "URL", help_heading = "Kubernetes")]
     pub kubelet_url: Option<HttpUrl>,
 
-    /// File with the certificate authority of the kubelet. Without it, the system's authorities count.
+    /// File with the certificate authority of the kubelet. Needed for https, unless kubelet-insecure is set.
     #[arg(long, value_name = "FILE", help_heading = "Kubernetes")]
     pub kubelet_ca: Option<FilePath>,
 
-    /// File with the token that is shown to the kubelet. It is read again when it changes.
+    /// File with the token that is shown to the kubelet, over https only. It is read again when it changes.
     #[arg(long, value_name = "FILE", help_heading = "Kubernetes")]
     pub kubelet_token: Option<FilePath>,
 
@@ -196,7 +199,7 @@ pub struct Settings {
     pub processes: Processes,
     /// Optional labels of workload series.
     pub labels: BTreeSet<Label>,
-    /// The most series on the page; 0 is no limit.
+    /// The most series that processes may have on the page; 0 is no limit.
     pub series_budget: u32,
     /// How long ended workloads stay on the page.
     pub retention: Duration,
@@ -355,6 +358,16 @@ impl Partial {
         };
         if insecure && self.kubelet_ca.is_some() {
             return conflict("kubelet-insecure", "makes kubelet-ca meaningless", "leave one of them out");
+        }
+        if !insecure && self.kubelet_ca.is_none() && url.as_str().starts_with("https://") {
+            return conflict(
+                "kubelet-url",
+                "can't be trusted without kubelet-ca",
+                "set kubelet-ca or kubelet-insecure",
+            );
+        }
+        if self.kubelet_token.is_some() && url.as_str().starts_with("http://") {
+            return conflict("kubelet-token", "would be sent in plain text", "use an https address in kubelet-url");
         }
         let (ca, token) = (path(self.kubelet_ca.clone()), path(self.kubelet_token.clone()));
         Ok(Some(Kubelet { url: url.as_str().to_owned(), ca, token, insecure }))

@@ -1,7 +1,6 @@
 //! Texts made from the definition of the settings: `docs/config.md`, `--dump-config`, the additions to `--help`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use clap::{Arg, Args, Command};
 
@@ -122,24 +121,24 @@ pub fn dump(effective: &Settings, origins: &BTreeMap<String, Origin>) -> String 
     for setting in settings() {
         if setting.section != section {
             let rule = "-".repeat(100usize.saturating_sub(setting.section.len()));
-            let _ = write!(out, "\n# {} {rule}\n", setting.section);
+            out.push_str(&format!("\n# {} {rule}\n", setting.section));
             section.clone_from(&setting.section);
         }
         out.push('\n');
         for line in wrapped(&setting.text, 98) {
-            let _ = writeln!(out, "# {line}");
+            out.push_str(&format!("# {line}\n"));
         }
         if !setting.words.is_empty() && setting.words != ["true", "false"] {
             for line in wrapped(&format!("Words: {}.", setting.words.join(", ")), 98) {
-                let _ = writeln!(out, "# {line}");
+                out.push_str(&format!("# {line}\n"));
             }
         }
         let key = &setting.key;
-        let _ = match (values.get(key), origins.get(key)) {
-            (Some(value), Some(origin)) => writeln!(out, "{key} = {value}  # {origin}"),
-            (Some(value), None) => writeln!(out, "{key} = {value}  # default"),
-            (None, _) => writeln!(out, "# {key} = {}", setting.example),
-        };
+        out.push_str(&match (values.get(key), origins.get(key)) {
+            (Some(value), Some(origin)) => format!("{key} = {value}  # {origin}\n"),
+            (Some(value), None) => format!("{key} = {value}  # default\n"),
+            (None, _) => format!("# {key} = {}\n", setting.example),
+        });
     }
     out
 }
@@ -188,28 +187,28 @@ pub fn markdown() -> String {
     out.push_str("\n## All settings\n\n| key | default | |\n|---|---|---|\n");
     for s in &settings {
         let first = s.text.split_inclusive(". ").next().unwrap_or_default().trim();
-        let _ = writeln!(out, "| [`{0}`](#{0}) | {1} | {2} |", s.key, default_in_markdown(s), cell(first));
+        out.push_str(&format!("| [`{0}`](#{0}) | {1} | {2} |\n", s.key, default_in_markdown(s), cell(first)));
     }
     let mut section = "";
     for s in &settings {
         if s.section != section {
-            let _ = write!(out, "\n## {}\n", s.section);
+            out.push_str(&format!("\n## {}\n", s.section));
             section = &s.section;
         }
-        let _ = write!(out, "\n### {}\n\n", s.key);
+        out.push_str(&format!("\n### {}\n\n", s.key));
         for line in wrapped(&s.text, 118) {
-            let _ = writeln!(out, "{line}");
+            out.push_str(&format!("{line}\n"));
         }
         let flag = match s.value_name.as_str() {
             "BOOL" => format!("`--{}[=BOOL]`", s.key),
             name => format!("`--{} {name}`", s.key),
         };
-        let _ = write!(out, "\n- flag: {flag}\n- environment: `{}`\n- default: {}\n", s.env, default_in_markdown(s));
+        out.push_str(&format!("\n- flag: {flag}\n- environment: `{}`\n- default: {}\n", s.env, default_in_markdown(s)));
         if !s.words.is_empty() {
             let words: Vec<String> = s.words.iter().map(|w| format!("`{w}`")).collect();
-            let _ = writeln!(out, "- words: {}", words.join(", "));
+            out.push_str(&format!("- words: {}\n", words.join(", ")));
         }
-        let _ = writeln!(out, "- example: `{} = {}`", s.key, s.example);
+        out.push_str(&format!("- example: `{} = {}`\n", s.key, s.example));
     }
     out
 }

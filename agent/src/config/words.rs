@@ -66,60 +66,29 @@ pub enum Label {
     Namespace,
     /// Name of the pod.
     Pod,
-    /// Name of the container in its pod.
-    Container,
     /// Container runtime.
     Runtime,
     /// Quality-of-service class of the pod.
     Qos,
-    /// systemd unit.
-    Unit,
     /// systemd slice.
     Slice,
-    /// Name of the user.
-    User,
-    /// Virtual machine.
-    Vm,
-    /// Path of the control group.
-    Cgroup,
     /// Short command name of a process.
     Comm,
-    /// Executable of a process.
-    Exe,
 }
 
 impl Word for Label {
-    const ALL: &'static [Self] = &[
-        Self::Name,
-        Self::Namespace,
-        Self::Pod,
-        Self::Container,
-        Self::Runtime,
-        Self::Qos,
-        Self::Unit,
-        Self::Slice,
-        Self::User,
-        Self::Vm,
-        Self::Cgroup,
-        Self::Comm,
-        Self::Exe,
-    ];
+    const ALL: &'static [Self] =
+        &[Self::Name, Self::Namespace, Self::Pod, Self::Runtime, Self::Qos, Self::Slice, Self::Comm];
 
     fn word(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Namespace => "namespace",
             Self::Pod => "pod",
-            Self::Container => "container",
             Self::Runtime => "runtime",
             Self::Qos => "qos",
-            Self::Unit => "unit",
             Self::Slice => "slice",
-            Self::User => "user",
-            Self::Vm => "vm",
-            Self::Cgroup => "cgroup",
             Self::Comm => "comm",
-            Self::Exe => "exe",
         }
     }
 }
