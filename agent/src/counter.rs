@@ -189,7 +189,10 @@ mod tests {
     fn a_wrap_is_energy_and_a_reset_is_a_gap() {
         assert_eq!(run(shape(Some(600), 300), &[(0, 590), (1, 20)]), [(30, None)]);
         assert_eq!(run(shape(Some(600), 300), &[(0, 500), (1, 400)]), [(0, Some(Gap::Reset))]);
-        assert_eq!(run(shape(Some(262_143), 300), &[(0, 5_000), (1, 4_900), (2, 4_930)]), [(0, Some(Gap::Reset)), (30, None)]);
+        assert_eq!(
+            run(shape(Some(262_143), 300), &[(0, 5_000), (1, 4_900), (2, 4_930)]),
+            [(0, Some(Gap::Reset)), (30, None)]
+        );
         assert_eq!(run(shape(None, 300), &[(0, 500), (1, 400)]), [(0, Some(Gap::Reset))]);
     }
 

@@ -95,7 +95,9 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The kernel said no.
-    #[error("can't use the state folder {path}: {source}; totals will not survive a restart (choose another with --state DIR)")]
+    #[error(
+        "can't use the state folder {path}: {source}; totals will not survive a restart (choose another with --state DIR)"
+    )]
     Io {
         /// The folder.
         path: PathBuf,
@@ -120,8 +122,7 @@ impl Journal {
     pub fn open(folder: &Path, boot: Option<BootId>) -> Result<(Self, Kept), JournalError> {
         let io = |source| JournalError::Io { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(io)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(io)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock")).map_err(io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(JournalError::Locked { path: folder.to_owned() }),

@@ -5,6 +5,7 @@
 pub mod attribution;
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod counter;
 pub mod export;

@@ -45,5 +45,10 @@ fn main() -> ExitCode {
 fn log_to_stderr(level: &config::LogFilter) {
     let filter = tracing_subscriber::EnvFilter::new(level.as_str());
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .init();
 }

@@ -23,6 +23,11 @@ impl Shutdown {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
+    /// The bare signal, for what waits on it by itself.
+    pub fn receiver(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     /// Returns once the stop was asked for, at once if it already was. Safe to drop and call again.
     pub async fn requested(&self) {
         let mut signal = self.0.clone();

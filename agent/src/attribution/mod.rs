@@ -223,12 +223,8 @@ mod tests {
 
     #[test]
     fn a_zone_below_its_floor_is_all_idle() {
-        let zone = [ZoneInterval {
-            energy: Energy::from_uj(5),
-            floor: Energy::from_uj(9),
-            basis: Basis::Machine,
-            gap: false,
-        }];
+        let zone =
+            [ZoneInterval { energy: Energy::from_uj(5), floor: Energy::from_uj(9), basis: Basis::Machine, gap: false }];
         let loads = loads(&[(1, 1, 1)]);
         let mut out = Attribution::default();
         attribute(

@@ -21,7 +21,12 @@ pub struct Scratch {
 /// largest remainders (Hamilton's method). `out[i]` is the share of `weights[i]`.
 ///
 /// Returns what nobody could be given: everything if all weights are zero, else nothing.
-pub fn by_largest_remainder(amount: Energy, weights: &[Weight], scratch: &mut Scratch, out: &mut Vec<Energy>) -> Energy {
+pub fn by_largest_remainder(
+    amount: Energy,
+    weights: &[Weight],
+    scratch: &mut Scratch,
+    out: &mut Vec<Energy>,
+) -> Energy {
     out.clear();
     let sum: u128 = weights.iter().map(|w| u128::from(w.weight)).sum();
     if sum == 0 {
@@ -72,7 +77,10 @@ mod tests {
         assert_eq!(split(10, &[(3, 1), (2, 1), (1, 1)]), (vec![3, 3, 4], 0));
         assert_eq!(split(7, &[(1, 0), (2, 0)]), (vec![0, 0], 7));
         assert_eq!(split(7, &[]), (vec![], 7));
-        assert_eq!(split(u64::MAX, &[(1, u64::MAX), (2, u64::MAX)]).0.iter().map(|&x| u128::from(x)).sum::<u128>(), u128::from(u64::MAX));
+        assert_eq!(
+            split(u64::MAX, &[(1, u64::MAX), (2, u64::MAX)]).0.iter().map(|&x| u128::from(x)).sum::<u128>(),
+            u128::from(u64::MAX)
+        );
     }
 
     proptest! {

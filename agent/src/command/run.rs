@@ -28,7 +28,7 @@ pub fn run(settings: Settings) -> anyhow::Result<Exit> {
 async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     // what the operator may have got wrong comes first
     let web = settings.web_config.as_deref().map(WebConfig::load).transpose()?;
-    let tls = web.as_ref().is_some_and(WebConfig::tls);
+    let tls = web.as_ref().is_some_and(WebConfig::is_tls);
     let listener = http::bind(settings.listen).await?;
     let kubelet = settings.kubelet.as_ref().map(kubelet).transpose()?;
     let discovery = sources(&settings);
@@ -98,7 +98,7 @@ fn tell(snapshot: &Snapshot) {
 
 fn kubelet(k: &crate::config::Kubelet) -> anyhow::Result<Kubelet> {
     let config = KubeletConfig {
-        url: k.url.as_str().to_owned(),
+        url: k.url.clone(),
         ca_file: k.ca.clone(),
         insecure: k.insecure,
         token_file: k.token.clone(),

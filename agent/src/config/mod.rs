@@ -20,6 +20,7 @@ use clap::Args;
 use ebbtide_proto::{NodeId, Power, WorkloadKind};
 use serde::{Deserialize, Serialize};
 
+pub use crate::attribution::IdlePolicy;
 use crate::host::HostRoot;
 use crate::source::SourceKind;
 pub use file::ConfigError;
@@ -27,7 +28,6 @@ pub use layer::{Layer, Origin, Surroundings};
 use quantity::{Floor, Period, Watts};
 use value::{FilePath, HttpUrl, Listen, StateDir};
 pub use value::{LogFilter, Processes};
-pub use crate::attribution::IdlePolicy;
 pub use words::{Label, NameStyle};
 use words::{One, Pick, Word};
 

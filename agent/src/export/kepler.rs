@@ -92,35 +92,209 @@ macro_rules! section {
 
 /// The sections of the page, in its order.
 pub static SECTIONS: &[Section] = &[
-    section!("kepler_build_info", Gauge, "Always 1; the labels tell which agent this is.", ["node_name", "arch", "branch", "revision", "version", "goversion"], Once(build)),
-    section!("kepler_node_cpu_info", Gauge, "Always 1; the labels describe a logical CPU.", ["node_name", "processor", "vendor_id", "model_name", "physical_id", "core_id"], Once(cpu_info)),
-    section!("kepler_node_cpu_usage_ratio", Gauge, "Share of CPU time in which something ran.", ["node_name"], Once(usage)),
-    section!("kepler_node_cpu_joules_total", Counter, "Energy of a zone in joules.", ["node_name", "zone", "path"], Once(|c, f, o| node(c, f, o, Part::All))),
-    section!("kepler_node_cpu_active_joules_total", Counter, "Energy of a zone above idle in joules.", ["node_name", "zone", "path"], Once(|c, f, o| node(c, f, o, Part::Active))),
-    section!("kepler_node_cpu_idle_joules_total", Counter, "Idle energy of a zone in joules.", ["node_name", "zone", "path"], Once(|c, f, o| node(c, f, o, Part::Idle))),
-    section!("kepler_node_cpu_watts", Gauge, "Power of a zone in watts.", ["node_name", "zone", "path"], Once(|c, f, o| node_watts(c, f, o, Part::All))),
-    section!("kepler_node_cpu_active_watts", Gauge, "Power of a zone above idle in watts.", ["node_name", "zone", "path"], Once(|c, f, o| node_watts(c, f, o, Part::Active))),
-    section!("kepler_node_cpu_idle_watts", Gauge, "Idle power of a zone in watts.", ["node_name", "zone", "path"], Once(|c, f, o| node_watts(c, f, o, Part::Idle))),
-    section!("kepler_process_cpu_joules_total", Counter, "Energy of a process in joules.", ["node_name", "pid", "comm", "exe", "type", "container_id", "vm_id", "state", "zone"], Tasks(process_joules)),
-    section!("kepler_process_cpu_watts", Gauge, "Power of a process in watts.", ["node_name", "pid", "comm", "exe", "type", "container_id", "vm_id", "state", "zone"], Tasks(process_watts)),
-    section!("kepler_process_cpu_seconds_total", Counter, "CPU time of a process in seconds.", ["node_name", "pid", "comm", "exe", "type", "container_id", "vm_id"], Tasks(process_seconds)),
-    section!("kepler_container_cpu_joules_total", Counter, "Energy of a container in joules.", ["node_name", "container_id", "container_name", "runtime", "pod_id", "state", "zone"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Container, Figure::Joules))),
-    section!("kepler_container_cpu_watts", Gauge, "Power of a container in watts.", ["node_name", "container_id", "container_name", "runtime", "pod_id", "state", "zone"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Container, Figure::Watts))),
-    section!("kepler_container_cpu_seconds_total", Counter, "CPU time of a container in seconds.", ["node_name", "container_id", "container_name", "runtime", "pod_id"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Container, Figure::Seconds))),
-    section!("kepler_vm_cpu_joules_total", Counter, "Energy of a virtual machine in joules.", ["node_name", "vm_id", "vm_name", "hypervisor", "state", "zone"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Vm, Figure::Joules))),
-    section!("kepler_vm_cpu_watts", Gauge, "Power of a virtual machine in watts.", ["node_name", "vm_id", "vm_name", "hypervisor", "state", "zone"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Vm, Figure::Watts))),
-    section!("kepler_pod_cpu_joules_total", Counter, "Energy of a pod in joules.", ["node_name", "pod_id", "pod_name", "pod_namespace", "state", "zone"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Pod, Figure::Joules))),
-    section!("kepler_pod_cpu_watts", Gauge, "Power of a pod in watts.", ["node_name", "pod_id", "pod_name", "pod_namespace", "state", "zone"], Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Pod, Figure::Watts))),
-    section!("kepler_node_info", Gauge, "Always 1; the labels tell where figures come from (name before 0.10).", ["cpu_architecture", "components_power_source", "platform_power_source", "source"], Once(old_info)),
-    section!("kepler_node_package_joules_total", Counter, "Energy of packages in joules (name before 0.10).", ["instance", "package", "mode", "source"], Once(|c, f, o| old_node(c, f, o, "package"))),
-    section!("kepler_node_core_joules_total", Counter, "Energy of cores in joules (name before 0.10).", ["instance", "package", "mode", "source"], Once(|c, f, o| old_node(c, f, o, "core"))),
-    section!("kepler_node_uncore_joules_total", Counter, "Energy of uncore in joules (name before 0.10).", ["instance", "package", "mode", "source"], Once(|c, f, o| old_node(c, f, o, "uncore"))),
-    section!("kepler_node_dram_joules_total", Counter, "Energy of memory in joules (name before 0.10).", ["instance", "package", "mode", "source"], Once(|c, f, o| old_node(c, f, o, "dram"))),
-    section!("kepler_container_package_joules_total", Counter, "Package energy of a container in joules (name before 0.10).", ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"], Groups(|c, f, r, o| old_container(c, f, r, o, &["package"]))),
-    section!("kepler_container_core_joules_total", Counter, "Core energy of a container in joules (name before 0.10).", ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"], Groups(|c, f, r, o| old_container(c, f, r, o, &["core"]))),
-    section!("kepler_container_uncore_joules_total", Counter, "Uncore energy of a container in joules (name before 0.10).", ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"], Groups(|c, f, r, o| old_container(c, f, r, o, &["uncore"]))),
-    section!("kepler_container_dram_joules_total", Counter, "Memory energy of a container in joules (name before 0.10).", ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"], Groups(|c, f, r, o| old_container(c, f, r, o, &["dram"]))),
-    section!("kepler_container_joules_total", Counter, "Package and memory energy of a container in joules (name before 0.10).", ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"], Groups(|c, f, r, o| old_container(c, f, r, o, &["package", "dram"]))),
+    section!(
+        "kepler_build_info",
+        Gauge,
+        "Always 1; the labels tell which agent this is.",
+        ["node_name", "arch", "branch", "revision", "version", "goversion"],
+        Once(build)
+    ),
+    section!(
+        "kepler_node_cpu_info",
+        Gauge,
+        "Always 1; the labels describe a logical CPU.",
+        ["node_name", "processor", "vendor_id", "model_name", "physical_id", "core_id"],
+        Once(cpu_info)
+    ),
+    section!(
+        "kepler_node_cpu_usage_ratio",
+        Gauge,
+        "Share of CPU time in which something ran.",
+        ["node_name"],
+        Once(usage)
+    ),
+    section!(
+        "kepler_node_cpu_joules_total",
+        Counter,
+        "Energy of a zone in joules.",
+        ["node_name", "zone", "path"],
+        Once(|c, f, o| node(c, f, o, Part::All))
+    ),
+    section!(
+        "kepler_node_cpu_active_joules_total",
+        Counter,
+        "Energy of a zone above idle in joules.",
+        ["node_name", "zone", "path"],
+        Once(|c, f, o| node(c, f, o, Part::Active))
+    ),
+    section!(
+        "kepler_node_cpu_idle_joules_total",
+        Counter,
+        "Idle energy of a zone in joules.",
+        ["node_name", "zone", "path"],
+        Once(|c, f, o| node(c, f, o, Part::Idle))
+    ),
+    section!(
+        "kepler_node_cpu_watts",
+        Gauge,
+        "Power of a zone in watts.",
+        ["node_name", "zone", "path"],
+        Once(|c, f, o| node_watts(c, f, o, Part::All))
+    ),
+    section!(
+        "kepler_node_cpu_active_watts",
+        Gauge,
+        "Power of a zone above idle in watts.",
+        ["node_name", "zone", "path"],
+        Once(|c, f, o| node_watts(c, f, o, Part::Active))
+    ),
+    section!(
+        "kepler_node_cpu_idle_watts",
+        Gauge,
+        "Idle power of a zone in watts.",
+        ["node_name", "zone", "path"],
+        Once(|c, f, o| node_watts(c, f, o, Part::Idle))
+    ),
+    section!(
+        "kepler_process_cpu_joules_total",
+        Counter,
+        "Energy of a process in joules.",
+        ["node_name", "pid", "comm", "exe", "type", "container_id", "vm_id", "state", "zone"],
+        Tasks(process_joules)
+    ),
+    section!(
+        "kepler_process_cpu_watts",
+        Gauge,
+        "Power of a process in watts.",
+        ["node_name", "pid", "comm", "exe", "type", "container_id", "vm_id", "state", "zone"],
+        Tasks(process_watts)
+    ),
+    section!(
+        "kepler_process_cpu_seconds_total",
+        Counter,
+        "CPU time of a process in seconds.",
+        ["node_name", "pid", "comm", "exe", "type", "container_id", "vm_id"],
+        Tasks(process_seconds)
+    ),
+    section!(
+        "kepler_container_cpu_joules_total",
+        Counter,
+        "Energy of a container in joules.",
+        ["node_name", "container_id", "container_name", "runtime", "pod_id", "state", "zone"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Container, Figure::Joules))
+    ),
+    section!(
+        "kepler_container_cpu_watts",
+        Gauge,
+        "Power of a container in watts.",
+        ["node_name", "container_id", "container_name", "runtime", "pod_id", "state", "zone"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Container, Figure::Watts))
+    ),
+    section!(
+        "kepler_container_cpu_seconds_total",
+        Counter,
+        "CPU time of a container in seconds.",
+        ["node_name", "container_id", "container_name", "runtime", "pod_id"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Container, Figure::Seconds))
+    ),
+    section!(
+        "kepler_vm_cpu_joules_total",
+        Counter,
+        "Energy of a virtual machine in joules.",
+        ["node_name", "vm_id", "vm_name", "hypervisor", "state", "zone"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Vm, Figure::Joules))
+    ),
+    section!(
+        "kepler_vm_cpu_watts",
+        Gauge,
+        "Power of a virtual machine in watts.",
+        ["node_name", "vm_id", "vm_name", "hypervisor", "state", "zone"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Vm, Figure::Watts))
+    ),
+    section!(
+        "kepler_pod_cpu_joules_total",
+        Counter,
+        "Energy of a pod in joules.",
+        ["node_name", "pod_id", "pod_name", "pod_namespace", "state", "zone"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Pod, Figure::Joules))
+    ),
+    section!(
+        "kepler_pod_cpu_watts",
+        Gauge,
+        "Power of a pod in watts.",
+        ["node_name", "pod_id", "pod_name", "pod_namespace", "state", "zone"],
+        Groups(|c, f, r, o| group(c, f, r, o, WorkloadKind::Pod, Figure::Watts))
+    ),
+    section!(
+        "kepler_node_info",
+        Gauge,
+        "Always 1; the labels tell where figures come from (name before 0.10).",
+        ["cpu_architecture", "components_power_source", "platform_power_source", "source"],
+        Once(old_info)
+    ),
+    section!(
+        "kepler_node_package_joules_total",
+        Counter,
+        "Energy of packages in joules (name before 0.10).",
+        ["instance", "package", "mode", "source"],
+        Once(|c, f, o| old_node(c, f, o, "package"))
+    ),
+    section!(
+        "kepler_node_core_joules_total",
+        Counter,
+        "Energy of cores in joules (name before 0.10).",
+        ["instance", "package", "mode", "source"],
+        Once(|c, f, o| old_node(c, f, o, "core"))
+    ),
+    section!(
+        "kepler_node_uncore_joules_total",
+        Counter,
+        "Energy of uncore in joules (name before 0.10).",
+        ["instance", "package", "mode", "source"],
+        Once(|c, f, o| old_node(c, f, o, "uncore"))
+    ),
+    section!(
+        "kepler_node_dram_joules_total",
+        Counter,
+        "Energy of memory in joules (name before 0.10).",
+        ["instance", "package", "mode", "source"],
+        Once(|c, f, o| old_node(c, f, o, "dram"))
+    ),
+    section!(
+        "kepler_container_package_joules_total",
+        Counter,
+        "Package energy of a container in joules (name before 0.10).",
+        ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"],
+        Groups(|c, f, r, o| old_container(c, f, r, o, &["package"]))
+    ),
+    section!(
+        "kepler_container_core_joules_total",
+        Counter,
+        "Core energy of a container in joules (name before 0.10).",
+        ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"],
+        Groups(|c, f, r, o| old_container(c, f, r, o, &["core"]))
+    ),
+    section!(
+        "kepler_container_uncore_joules_total",
+        Counter,
+        "Uncore energy of a container in joules (name before 0.10).",
+        ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"],
+        Groups(|c, f, r, o| old_container(c, f, r, o, &["uncore"]))
+    ),
+    section!(
+        "kepler_container_dram_joules_total",
+        Counter,
+        "Memory energy of a container in joules (name before 0.10).",
+        ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"],
+        Groups(|c, f, r, o| old_container(c, f, r, o, &["dram"]))
+    ),
+    section!(
+        "kepler_container_joules_total",
+        Counter,
+        "Package and memory energy of a container in joules (name before 0.10).",
+        ["container_id", "pod_name", "container_name", "container_namespace", "mode", "source"],
+        Groups(|c, f, r, o| old_container(c, f, r, o, &["package", "dram"]))
+    ),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -172,10 +346,7 @@ fn usage(c: &Context, f: &Family, out: &mut Lines) {
 }
 
 fn node_start<'a>(c: &Context, f: &Family, group: &ZoneGroup, out: &'a mut Lines) -> &'a mut Lines {
-    out.start(f)
-        .label("node_name", c.snapshot.node.name.as_str())
-        .label("zone", &group.name)
-        .label("path", &group.path)
+    out.start(f).label("node_name", c.snapshot.node.name.as_str()).label("zone", &group.name).label("path", &group.path)
 }
 
 fn node(c: &Context, f: &Family, out: &mut Lines, part: Part) {
@@ -280,14 +451,12 @@ fn group_start<'a>(c: &Context, f: &Family, row: &GroupRow, out: &'a mut Lines) 
             .label("container_name", find(row, "name"))
             .label("runtime", if find(row, "runtime") == "crio" { "crio" } else { find(row, "runtime") })
             .label("pod_id", find(row, "pod_id")),
-        WorkloadKind::Vm => out
-            .label("vm_id", id)
-            .label("vm_name", find(row, "name"))
-            .label("hypervisor", find(row, "hypervisor")),
-        _ => out
-            .label("pod_id", id)
-            .label("pod_name", find(row, "name"))
-            .label("pod_namespace", find(row, "namespace")),
+        WorkloadKind::Vm => {
+            out.label("vm_id", id).label("vm_name", find(row, "name")).label("hypervisor", find(row, "hypervisor"))
+        }
+        _ => {
+            out.label("pod_id", id).label("pod_name", find(row, "name")).label("pod_namespace", find(row, "namespace"))
+        }
     }
 }
 
@@ -319,7 +488,8 @@ fn old_source(c: &Context) -> &'static str {
 }
 
 fn old_info(c: &Context, f: &Family, out: &mut Lines) {
-    let platform = c.snapshot.zones.iter().find(|z| matches!(z.zone.kind, ZoneKind::Psys | ZoneKind::Wall | ZoneKind::Board));
+    let platform =
+        c.snapshot.zones.iter().find(|z| matches!(z.zone.kind, ZoneKind::Psys | ZoneKind::Wall | ZoneKind::Board));
     out.start(f)
         .label("cpu_architecture", std::env::consts::ARCH)
         .label("components_power_source", old_source(c))

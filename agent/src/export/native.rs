@@ -22,27 +22,153 @@ macro_rules! section {
 /// The sections of the page, in its order.
 pub static SECTIONS: &[Section] = &[
     section!("ebbtide_build_info", Gauge, "Always 1; the labels tell which agent this is.", ["version"], Once(build)),
-    section!("ebbtide_node_info", Gauge, "Always 1; the labels tell what is measured.", ["node", "cpu", "idle_policy"], Once(node)),
-    section!("ebbtide_zone_info", Gauge, "Always 1; the labels tell what each zone is, where it is read, whether it answers (state) and how good its figures are (quality).", ["zone", "kind", "source", "role", "state", "quality", "path"], Once(zone_info)),
-    section!("ebbtide_zone_error_ratio", Gauge, "Relative error that a zone's figures are known or estimated to have.", ["zone"], Once(zone_error)),
-    section!("ebbtide_node_energy_joules_total", Counter, "Energy of a zone in joules.", ["zone", "kind", "source"], Once(node_energy)),
-    section!("ebbtide_node_power_watts", Gauge, "Mean power of a zone over the last interval in watts.", ["zone", "kind", "source"], Once(node_power)),
-    section!("ebbtide_node_idle_joules_total", Counter, "Of a zone's energy, the part it would have drawn idle, in joules, whoever was given it.", ["zone"], Once(idle)),
-    section!("ebbtide_node_unattributed_joules_total", Counter, "Energy of a zone in joules that no workload was given: idle (by policy) or residual (nobody could be found for it).", ["zone", "part"], Once(unattributed)),
-    section!("ebbtide_node_idle_floor_watts", Gauge, "Power of a zone in watts when nothing runs: set, learned, or still the prior of its class.", ["zone", "from"], Once(floor)),
-    section!("ebbtide_node_idle_floor_error_watts", Gauge, "Standard error of the idle floor in watts.", ["zone"], Once(floor_error)),
-    section!("ebbtide_node_total_energy_joules_total", Counter, "Energy of the node in joules: the sum of the zones whose role is total.", [], Once(total_energy)),
-    section!("ebbtide_node_total_power_watts", Gauge, "Mean power of the node over the last interval in watts.", [], Once(total_power)),
-    section!("ebbtide_node_cpu_usage_ratio", Gauge, "Share of CPU time in which something ran over the last interval.", [], Once(usage)),
-    section!("ebbtide_zone_gaps_total", Counter, "Intervals of a zone in which energy or time is not known.", ["zone", "reason"], Once(gaps)),
-    section!("ebbtide_zone_gap_seconds_total", Counter, "Time of those intervals in seconds.", ["zone", "reason"], Once(gap_seconds)),
-    section!("ebbtide_zone_wraps_total", Counter, "Times a zone's counter started over at its range; nothing is lost by that.", ["zone"], Once(wraps)),
-    section!("ebbtide_workload_energy_joules_total", Counter, "Energy of a workload in joules, its share of idle energy by the node's policy included. A joule is counted once in each kind.", ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?", "zone"], Groups(group_energy)),
-    section!("ebbtide_workload_idle_joules_total", Counter, "Of a workload's energy, its share of idle energy in joules. Only under a policy that gives idle energy to workloads.", ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?", "zone"], Groups(group_idle)),
-    section!("ebbtide_workload_power_watts", Gauge, "Mean power of a workload over the last interval in watts, over the zones that make up the node.", ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?"], Groups(group_power)),
-    section!("ebbtide_workload_cpu_seconds_total", Counter, "CPU time of a workload in seconds.", ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?"], Groups(group_cpu)),
-    section!("ebbtide_process_energy_joules_total", Counter, "Energy of a process in joules. `pid=\"412+\"`: children of 412 that lived and ended between two samples. With top:N: since it is among the top.", ["pid", "comm?", "zone"], Tasks(task_energy)),
-    section!("ebbtide_process_other_energy_joules_total", Counter, "Energy in joules of processes while they have no series of their own.", ["zone"], Once(other)),
+    section!(
+        "ebbtide_node_info",
+        Gauge,
+        "Always 1; the labels tell what is measured.",
+        ["node", "cpu", "idle_policy"],
+        Once(node)
+    ),
+    section!(
+        "ebbtide_zone_info",
+        Gauge,
+        "Always 1; the labels tell what each zone is, where it is read, whether it answers (state) and how good its figures are (quality).",
+        ["zone", "kind", "source", "role", "state", "quality", "path"],
+        Once(zone_info)
+    ),
+    section!(
+        "ebbtide_zone_error_ratio",
+        Gauge,
+        "Relative error that a zone's figures are known or estimated to have.",
+        ["zone"],
+        Once(zone_error)
+    ),
+    section!(
+        "ebbtide_node_energy_joules_total",
+        Counter,
+        "Energy of a zone in joules.",
+        ["zone", "kind", "source"],
+        Once(node_energy)
+    ),
+    section!(
+        "ebbtide_node_power_watts",
+        Gauge,
+        "Mean power of a zone over the last interval in watts.",
+        ["zone", "kind", "source"],
+        Once(node_power)
+    ),
+    section!(
+        "ebbtide_node_idle_joules_total",
+        Counter,
+        "Of a zone's energy, the part it would have drawn idle, in joules, whoever was given it.",
+        ["zone"],
+        Once(idle)
+    ),
+    section!(
+        "ebbtide_node_unattributed_joules_total",
+        Counter,
+        "Energy of a zone in joules that no workload was given: idle (by policy) or residual (nobody could be found for it).",
+        ["zone", "part"],
+        Once(unattributed)
+    ),
+    section!(
+        "ebbtide_node_idle_floor_watts",
+        Gauge,
+        "Power of a zone in watts when nothing runs: set, learned, or still the prior of its class.",
+        ["zone", "from"],
+        Once(floor)
+    ),
+    section!(
+        "ebbtide_node_idle_floor_error_watts",
+        Gauge,
+        "Standard error of the idle floor in watts.",
+        ["zone"],
+        Once(floor_error)
+    ),
+    section!(
+        "ebbtide_node_total_energy_joules_total",
+        Counter,
+        "Energy of the node in joules: the sum of the zones whose role is total.",
+        [],
+        Once(total_energy)
+    ),
+    section!(
+        "ebbtide_node_total_power_watts",
+        Gauge,
+        "Mean power of the node over the last interval in watts.",
+        [],
+        Once(total_power)
+    ),
+    section!(
+        "ebbtide_node_cpu_usage_ratio",
+        Gauge,
+        "Share of CPU time in which something ran over the last interval.",
+        [],
+        Once(usage)
+    ),
+    section!(
+        "ebbtide_zone_gaps_total",
+        Counter,
+        "Intervals of a zone in which energy or time is not known.",
+        ["zone", "reason"],
+        Once(gaps)
+    ),
+    section!(
+        "ebbtide_zone_gap_seconds_total",
+        Counter,
+        "Time of those intervals in seconds.",
+        ["zone", "reason"],
+        Once(gap_seconds)
+    ),
+    section!(
+        "ebbtide_zone_wraps_total",
+        Counter,
+        "Times a zone's counter started over at its range; nothing is lost by that.",
+        ["zone"],
+        Once(wraps)
+    ),
+    section!(
+        "ebbtide_workload_energy_joules_total",
+        Counter,
+        "Energy of a workload in joules, its share of idle energy by the node's policy included. A joule is counted once in each kind.",
+        ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?", "zone"],
+        Groups(group_energy)
+    ),
+    section!(
+        "ebbtide_workload_idle_joules_total",
+        Counter,
+        "Of a workload's energy, its share of idle energy in joules. Only under a policy that gives idle energy to workloads.",
+        ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?", "zone"],
+        Groups(group_idle)
+    ),
+    section!(
+        "ebbtide_workload_power_watts",
+        Gauge,
+        "Mean power of a workload over the last interval in watts, over the zones that make up the node.",
+        ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?"],
+        Groups(group_power)
+    ),
+    section!(
+        "ebbtide_workload_cpu_seconds_total",
+        Counter,
+        "CPU time of a workload in seconds.",
+        ["kind", "id", "name?", "namespace?", "pod?", "runtime?", "qos?", "slice?"],
+        Groups(group_cpu)
+    ),
+    section!(
+        "ebbtide_process_energy_joules_total",
+        Counter,
+        "Energy of a process in joules. `pid=\"412+\"`: children of 412 that lived and ended between two samples. With top:N: since it is among the top.",
+        ["pid", "comm?", "zone"],
+        Tasks(task_energy)
+    ),
+    section!(
+        "ebbtide_process_other_energy_joules_total",
+        Counter,
+        "Energy in joules of processes while they have no series of their own.",
+        ["zone"],
+        Once(other)
+    ),
 ];
 
 fn build(_: &Context, f: &Family, out: &mut Lines) {

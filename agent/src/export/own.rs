@@ -51,39 +51,84 @@ impl Own {
 /// The sections of the page, in its order.
 pub static SECTIONS: &[Section] = &[
     Section {
-        family: Family { name: "ebbtide_agent_cpu_seconds_total", kind: Kind::Counter, help: "CPU time of the agent in seconds, user and system.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_cpu_seconds_total",
+            kind: Kind::Counter,
+            help: "CPU time of the agent in seconds, user and system.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).nanoseconds(ns(c.snapshot.own.cpu))),
     },
     Section {
-        family: Family { name: "ebbtide_agent_sample_cpu_seconds", kind: Kind::Gauge, help: "CPU time that the last sample took in seconds.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_sample_cpu_seconds",
+            kind: Kind::Gauge,
+            help: "CPU time that the last sample took in seconds.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).nanoseconds(ns(c.snapshot.own.sample_cpu))),
     },
     Section {
-        family: Family { name: "ebbtide_agent_resident_bytes", kind: Kind::Gauge, help: "Resident memory of the agent in bytes.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_resident_bytes",
+            kind: Kind::Gauge,
+            help: "Resident memory of the agent in bytes.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).whole(c.snapshot.own.resident)),
     },
     Section {
-        family: Family { name: "ebbtide_agent_energy_joules_total", kind: Kind::Counter, help: "Energy that was attributed to the agent itself in joules; missing where it can't see itself.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_energy_joules_total",
+            kind: Kind::Counter,
+            help: "Energy that was attributed to the agent itself in joules; missing where it can't see itself.",
+            labels: &[],
+        },
         series: Series::Once(energy),
     },
     Section {
-        family: Family { name: "ebbtide_agent_late_samples_total", kind: Kind::Counter, help: "Samples that began more than half an interval late.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_late_samples_total",
+            kind: Kind::Counter,
+            help: "Samples that began more than half an interval late.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).whole(c.snapshot.own.late)),
     },
     Section {
-        family: Family { name: "ebbtide_agent_samples_total", kind: Kind::Counter, help: "Samples since the agent started.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_samples_total",
+            kind: Kind::Counter,
+            help: "Samples since the agent started.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).whole(c.snapshot.seq)),
     },
     Section {
-        family: Family { name: "ebbtide_agent_tasks", kind: Kind::Gauge, help: "Processes and kernel threads that live.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_tasks",
+            kind: Kind::Gauge,
+            help: "Processes and kernel threads that live.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).whole(c.snapshot.own.living as u64)),
     },
     Section {
-        family: Family { name: "ebbtide_agent_scrapes_total", kind: Kind::Counter, help: "Metrics pages asked for.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_scrapes_total",
+            kind: Kind::Counter,
+            help: "Metrics pages asked for.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).whole(c.own.scrapes)),
     },
     Section {
-        family: Family { name: "ebbtide_agent_series", kind: Kind::Gauge, help: "Series on the last page that was served to its end.", labels: &[] },
+        family: Family {
+            name: "ebbtide_agent_series",
+            kind: Kind::Gauge,
+            help: "Series on the last page that was served to its end.",
+            labels: &[],
+        },
         series: Series::Once(|c, f, out| out.start(f).whole(c.own.series)),
     },
 ];

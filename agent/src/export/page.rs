@@ -347,9 +347,15 @@ mod tests {
 
     #[test]
     fn lines_look_as_the_format_says() {
-        assert_eq!(text(|l| l.start(&FAMILY).label("a", "b\\\"\n\u{1}").label("c", "").millionths(12_000_340)), "x_total{a=\"b\\\\\\\"\\n?\",c=\"\"} 12.00034\n");
+        assert_eq!(
+            text(|l| l.start(&FAMILY).label("a", "b\\\"\n\u{1}").label("c", "").millionths(12_000_340)),
+            "x_total{a=\"b\\\\\\\"\\n?\",c=\"\"} 12.00034\n"
+        );
         assert_eq!(text(|l| l.start(&FAMILY).whole(7)), "x_total 7\n");
-        assert_eq!(text(|l| l.start(&FAMILY).rendered("p=\"1\"").label("z", "q").nanoseconds(1_500_000_000)), "x_total{p=\"1\",z=\"q\"} 1.5\n");
+        assert_eq!(
+            text(|l| l.start(&FAMILY).rendered("p=\"1\"").label("z", "q").nanoseconds(1_500_000_000)),
+            "x_total{p=\"1\",z=\"q\"} 1.5\n"
+        );
         assert_eq!(text(|l| l.header(&FAMILY, Format::Text)), "# HELP x_total Help.\n# TYPE x_total counter\n");
         assert_eq!(text(|l| l.header(&FAMILY, Format::OpenMetrics)), "# HELP x Help.\n# TYPE x counter\n");
         let odd = Family { name: "scaph_uj", ..FAMILY };

@@ -53,9 +53,11 @@ impl Pages {
         }
         sections.extend(own::SECTIONS);
         let snapshot = self.published.load();
-        let host = if names.contains(&NameStyle::Scaphandre) { HostFigures::read(&self.host) } else { HostFigures::default() };
+        let host =
+            if names.contains(&NameStyle::Scaphandre) { HostFigures::read(&self.host) } else { HostFigures::default() };
         let zone_groups = if names.contains(&NameStyle::Kepler) { kepler::zone_groups(&snapshot) } else { Vec::new() };
-        let context = Context { zone_groups, host, own: self.view.own.values(), view: Arc::clone(&self.view), snapshot };
+        let context =
+            Context { zone_groups, host, own: self.view.own.values(), view: Arc::clone(&self.view), snapshot };
         Page::new(context, sections, format)
     }
 }

@@ -63,31 +63,181 @@ macro_rules! section {
 
 /// The sections of the page, in its order.
 pub static SECTIONS: &[Section] = &[
-    section!("scaph_self_version", Gauge, "Version of the agent, major and minor.", [], Once(|_, f, o| o.start(f).float(1.0))),
-    section!("scaph_self_cpu_usage_percent", Gauge, "CPU that the agent used in the last sample, in percent of a core.", [], Once(own_cpu)),
-    section!("scaph_self_memory_bytes", Gauge, "Resident memory of the agent in bytes.", [], Once(|c, f, o| o.start(f).whole(c.snapshot.own.resident))),
-    section!("scaph_host_power_microwatts", Gauge, "Power of the host in microwatts.", ["value_source"], Once(host_power)),
-    section!("scaph_host_energy_microjoules", Counter, "Energy of the host in microjoules.", ["value_source"], Once(host_energy)),
-    section!("scaph_socket_power_microwatts", Gauge, "Power of a socket in microwatts.", ["socket_id"], Once(|c, f, o| sockets(c, f, o, true))),
-    section!("scaph_socket_energy_microjoules", Counter, "Energy of a socket in microjoules.", ["socket_id"], Once(|c, f, o| sockets(c, f, o, false))),
-    section!("scaph_domain_power_microwatts", Gauge, "Power of a domain of a socket in microwatts.", ["domain_name", "domain_id", "socket_id"], Once(|c, f, o| domains(c, f, o, true))),
-    section!("scaph_domain_energy_microjoules", Counter, "Energy of a domain of a socket in microjoules.", ["domain_name", "domain_id", "socket_id"], Once(|c, f, o| domains(c, f, o, false))),
-    section!("scaph_process_power_consumption_microwatts", Gauge, "Power of a process in microwatts.", ["pid", "exe", "cmdline", "container_id?", "vmname?"], Tasks(process_power)),
-    section!("scaph_process_cpu_usage_percentage", Gauge, "CPU that a process used, in percent of a core.", ["pid", "exe", "cmdline", "container_id?", "vmname?"], Tasks(process_cpu)),
-    section!("scaph_process_memory_bytes", Gauge, "Resident memory of a process in bytes.", ["pid", "exe", "cmdline", "container_id?", "vmname?"], Tasks(process_memory)),
-    section!("scaph_host_cpu_frequency", Gauge, "Frequency of the first CPU in MHz.", [], Once(|c, f, o| number(c.host.frequency, f, o))),
-    section!("scaph_host_load_avg_one", Gauge, "Load average of one minute.", [], Once(|c, f, o| float(c.host.load[0], f, o))),
-    section!("scaph_host_load_avg_five", Gauge, "Load average of five minutes.", [], Once(|c, f, o| float(c.host.load[1], f, o))),
-    section!("scaph_host_load_avg_fifteen", Gauge, "Load average of fifteen minutes.", [], Once(|c, f, o| float(c.host.load[2], f, o))),
-    section!("scaph_host_memory_total_bytes", Gauge, "Memory of the host in bytes.", [], Once(|c, f, o| number(c.host.memory[0], f, o))),
-    section!("scaph_host_memory_free_bytes", Gauge, "Free memory of the host in bytes.", [], Once(|c, f, o| number(c.host.memory[1], f, o))),
-    section!("scaph_host_memory_available_bytes", Gauge, "Available memory of the host in bytes.", [], Once(|c, f, o| number(c.host.memory[2], f, o))),
-    section!("scaph_host_swap_total_bytes", Gauge, "Swap of the host in bytes.", [], Once(|c, f, o| number(c.host.memory[3], f, o))),
-    section!("scaph_host_swap_free_bytes", Gauge, "Free swap of the host in bytes.", [], Once(|c, f, o| number(c.host.memory[4], f, o))),
-    section!("scaph_forks_since_boot_total", Counter, "Forks since boot.", [], Once(|c, f, o| number(c.host.stat[0], f, o))),
-    section!("scaph_context_switches_total", Counter, "Context switches since boot.", [], Once(|c, f, o| number(c.host.stat[1], f, o))),
-    section!("scaph_processes_running_current", Gauge, "Threads that run or could.", [], Once(|c, f, o| number(c.host.stat[2], f, o))),
-    section!("scaph_processes_blocked_current", Gauge, "Threads that wait for a disk.", [], Once(|c, f, o| number(c.host.stat[3], f, o))),
+    section!(
+        "scaph_self_version",
+        Gauge,
+        "Version of the agent, major and minor.",
+        [],
+        Once(|_, f, o| o.start(f).float(1.0))
+    ),
+    section!(
+        "scaph_self_cpu_usage_percent",
+        Gauge,
+        "CPU that the agent used in the last sample, in percent of a core.",
+        [],
+        Once(own_cpu)
+    ),
+    section!(
+        "scaph_self_memory_bytes",
+        Gauge,
+        "Resident memory of the agent in bytes.",
+        [],
+        Once(|c, f, o| o.start(f).whole(c.snapshot.own.resident))
+    ),
+    section!(
+        "scaph_host_power_microwatts",
+        Gauge,
+        "Power of the host in microwatts.",
+        ["value_source"],
+        Once(host_power)
+    ),
+    section!(
+        "scaph_host_energy_microjoules",
+        Counter,
+        "Energy of the host in microjoules.",
+        ["value_source"],
+        Once(host_energy)
+    ),
+    section!(
+        "scaph_socket_power_microwatts",
+        Gauge,
+        "Power of a socket in microwatts.",
+        ["socket_id"],
+        Once(|c, f, o| sockets(c, f, o, true))
+    ),
+    section!(
+        "scaph_socket_energy_microjoules",
+        Counter,
+        "Energy of a socket in microjoules.",
+        ["socket_id"],
+        Once(|c, f, o| sockets(c, f, o, false))
+    ),
+    section!(
+        "scaph_domain_power_microwatts",
+        Gauge,
+        "Power of a domain of a socket in microwatts.",
+        ["domain_name", "domain_id", "socket_id"],
+        Once(|c, f, o| domains(c, f, o, true))
+    ),
+    section!(
+        "scaph_domain_energy_microjoules",
+        Counter,
+        "Energy of a domain of a socket in microjoules.",
+        ["domain_name", "domain_id", "socket_id"],
+        Once(|c, f, o| domains(c, f, o, false))
+    ),
+    section!(
+        "scaph_process_power_consumption_microwatts",
+        Gauge,
+        "Power of a process in microwatts.",
+        ["pid", "exe", "cmdline", "container_id?", "vmname?"],
+        Tasks(process_power)
+    ),
+    section!(
+        "scaph_process_cpu_usage_percentage",
+        Gauge,
+        "CPU that a process used, in percent of a core.",
+        ["pid", "exe", "cmdline", "container_id?", "vmname?"],
+        Tasks(process_cpu)
+    ),
+    section!(
+        "scaph_process_memory_bytes",
+        Gauge,
+        "Resident memory of a process in bytes.",
+        ["pid", "exe", "cmdline", "container_id?", "vmname?"],
+        Tasks(process_memory)
+    ),
+    section!(
+        "scaph_host_cpu_frequency",
+        Gauge,
+        "Frequency of the first CPU in MHz.",
+        [],
+        Once(|c, f, o| number(c.host.frequency, f, o))
+    ),
+    section!(
+        "scaph_host_load_avg_one",
+        Gauge,
+        "Load average of one minute.",
+        [],
+        Once(|c, f, o| float(c.host.load[0], f, o))
+    ),
+    section!(
+        "scaph_host_load_avg_five",
+        Gauge,
+        "Load average of five minutes.",
+        [],
+        Once(|c, f, o| float(c.host.load[1], f, o))
+    ),
+    section!(
+        "scaph_host_load_avg_fifteen",
+        Gauge,
+        "Load average of fifteen minutes.",
+        [],
+        Once(|c, f, o| float(c.host.load[2], f, o))
+    ),
+    section!(
+        "scaph_host_memory_total_bytes",
+        Gauge,
+        "Memory of the host in bytes.",
+        [],
+        Once(|c, f, o| number(c.host.memory[0], f, o))
+    ),
+    section!(
+        "scaph_host_memory_free_bytes",
+        Gauge,
+        "Free memory of the host in bytes.",
+        [],
+        Once(|c, f, o| number(c.host.memory[1], f, o))
+    ),
+    section!(
+        "scaph_host_memory_available_bytes",
+        Gauge,
+        "Available memory of the host in bytes.",
+        [],
+        Once(|c, f, o| number(c.host.memory[2], f, o))
+    ),
+    section!(
+        "scaph_host_swap_total_bytes",
+        Gauge,
+        "Swap of the host in bytes.",
+        [],
+        Once(|c, f, o| number(c.host.memory[3], f, o))
+    ),
+    section!(
+        "scaph_host_swap_free_bytes",
+        Gauge,
+        "Free swap of the host in bytes.",
+        [],
+        Once(|c, f, o| number(c.host.memory[4], f, o))
+    ),
+    section!(
+        "scaph_forks_since_boot_total",
+        Counter,
+        "Forks since boot.",
+        [],
+        Once(|c, f, o| number(c.host.stat[0], f, o))
+    ),
+    section!(
+        "scaph_context_switches_total",
+        Counter,
+        "Context switches since boot.",
+        [],
+        Once(|c, f, o| number(c.host.stat[1], f, o))
+    ),
+    section!(
+        "scaph_processes_running_current",
+        Gauge,
+        "Threads that run or could.",
+        [],
+        Once(|c, f, o| number(c.host.stat[2], f, o))
+    ),
+    section!(
+        "scaph_processes_blocked_current",
+        Gauge,
+        "Threads that wait for a disk.",
+        [],
+        Once(|c, f, o| number(c.host.stat[3], f, o))
+    ),
 ];
 
 fn number(n: Option<u64>, f: &Family, out: &mut Lines) {

@@ -185,6 +185,11 @@ impl WebConfig {
             .map_err(|kind| WebConfigError { path: path.to_owned(), kind })
     }
 
+    /// Whether connections are encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     fn parse(text: &str, folder: &Path) -> Result<Self, Problem> {
         check_keys(&serde_norway::from_str(text).map_err(Problem::Yaml)?)?;
         // From the text once more, as only that way errors have a line.

@@ -179,8 +179,10 @@ impl Sampler {
         let learned = options.state.as_deref().map(floors::load).unwrap_or_default();
         let mut tracks = Vec::new();
         for (zone, role) in zones.into_iter().zip(roles) {
-            let mut learner =
-                learned.get(&zone.id).cloned().unwrap_or_else(|| FloorLearner::new(prior_share(&zone, options.idle_share)));
+            let mut learner = learned
+                .get(&zone.id)
+                .cloned()
+                .unwrap_or_else(|| FloorLearner::new(prior_share(&zone, options.idle_share)));
             if let Some(&watts) = options.idle_floor.get(&zone.name) {
                 learner.fix(watts);
             } else if let Some(idle) = zone.idle {
@@ -194,7 +196,10 @@ impl Sampler {
         }
         for name in options.idle_floor.keys().filter(|n| !tracks.iter().any(|t| t.zone.name == **n)) {
             let known: Vec<&str> = tracks.iter().map(|t| t.zone.name.as_str()).collect();
-            tracing::warn!("idle-floor names the zone {name:?}, which this machine doesn't have; it has {}", known.join(", "));
+            tracing::warn!(
+                "idle-floor names the zone {name:?}, which this machine doesn't have; it has {}",
+                known.join(", ")
+            );
         }
         let node = Arc::new(NodeInfo {
             name: options.node.clone(),
@@ -262,6 +267,12 @@ impl Sampler {
                 seat.version = 0;
             }
         }
+    }
+
+    /// Pods whose names are not known, by uid.
+    pub fn unnamed_pods(&self) -> impl Iterator<Item = &str> {
+        let pods = self.groups.iter().filter(|(_, g)| g.id.kind() == WorkloadKind::Pod && g.ended.is_none());
+        pods.map(|(_, g)| g.id.name()).filter(|uid| self.pods.pod(uid).is_none())
     }
 
     /// Notes that the sample that comes is late.
@@ -393,8 +404,7 @@ impl Sampler {
         for ix in stale {
             let Some(task) = self.table.get(ix) else { continue };
             let vm = self.find_vm(ix, task);
-            let places =
-                self.groups.place(task, vm.as_ref(), &self.pods, |g, id| fresh_groups.push((g, id.clone())));
+            let places = self.groups.place(task, vm.as_ref(), &self.pods, |g, id| fresh_groups.push((g, id.clone())));
             if let Some(vm) = vm {
                 self.vms.insert(ix, vm);
             }
@@ -446,7 +456,15 @@ impl Sampler {
         let pick = |from: &[Energy]| {
             self.tracks
                 .iter()
-                .map(|t| self.kept.order.iter().position(|z| *z == t.zone.id).and_then(|i| from.get(i)).copied().unwrap_or_default())
+                .map(|t| {
+                    self.kept
+                        .order
+                        .iter()
+                        .position(|z| *z == t.zone.id)
+                        .and_then(|i| from.get(i))
+                        .copied()
+                        .unwrap_or_default()
+                })
                 .collect()
         };
         (pick(&row.e), pick(&row.i))
@@ -475,13 +493,16 @@ impl Sampler {
             if task.ended.is_some() || task.class != TaskClass::Process {
                 continue;
             }
-            let Some(leaf) = self.seats.get(ix.index()).and_then(|s| s.places.as_ref()?.first().copied()) else { continue };
+            let Some(leaf) = self.seats.get(ix.index()).and_then(|s| s.places.as_ref()?.first().copied()) else {
+                continue;
+            };
             let Some(group) = self.groups.get(leaf) else { continue };
             let mut weight = 100;
             if by_reservation && let Some(seat) = self.group_seats.get_mut(leaf.index()) {
                 weight = *seat.reservation.get_or_insert_with(|| cgroup_weight(&self.host, &group.cgroup));
             }
-            self.reservations.push(Weight { key: task.order(), weight: (weight << 20) / u64::from(group.tasks.max(1)) });
+            self.reservations
+                .push(Weight { key: task.order(), weight: (weight << 20) / u64::from(group.tasks.max(1)) });
             self.reserved_for.push(ix);
         }
     }

@@ -56,7 +56,13 @@ impl Chooser {
     }
 
     /// Takes what each of `ran` drew in this interval and chooses anew. `rank` sums what counts.
-    pub(super) fn choose(&mut self, now: Moment, ran: &[TaskIx], columns: &Columns, rank: impl Fn(&[Energy]) -> Energy) {
+    pub(super) fn choose(
+        &mut self,
+        now: Moment,
+        ran: &[TaskIx],
+        columns: &Columns,
+        rank: impl Fn(&[Energy]) -> Energy,
+    ) {
         let Processes::Top(most) = self.mode else {
             if self.mode == Processes::Off {
                 for &ix in ran {
@@ -148,12 +154,9 @@ impl Chooser {
     ) -> Box<dyn Iterator<Item = (TaskIx, &'a [Energy])> + 'a> {
         match self.mode {
             Processes::Off => Box::new(std::iter::empty()),
-            Processes::All => Box::new(
-                table.iter().map(|(ix, _)| (ix, columns.energy(ix.index()))),
-            ),
+            Processes::All => Box::new(table.iter().map(|(ix, _)| (ix, columns.energy(ix.index())))),
             Processes::Top(_) => {
-                let mut list: Vec<_> =
-                    self.named.iter().map(|(&ix, n)| (ix, n.energy.as_slice())).collect();
+                let mut list: Vec<_> = self.named.iter().map(|(&ix, n)| (ix, n.energy.as_slice())).collect();
                 list.sort_unstable_by_key(|r| r.0);
                 Box::new(list.into_iter())
             }

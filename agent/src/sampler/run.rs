@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-
 use super::Sampler;
 use crate::clock;
 use crate::snapshot::Published;
-use crate::workload::pods::PodNames;
+use crate::workload::KubeletNames;
 
 /// Samples between two savings of what was learned.
 const SAVE_EVERY_SECONDS: u64 = 300;
@@ -21,12 +20,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts the thread. `pods` is asked for the names of pods before each sample.
+    /// Starts the thread. `pods` knows the names of pods.
     pub fn start(
         mut sampler: Sampler,
         every: Duration,
         to: Published,
-        pods: impl Fn() -> Option<Arc<PodNames>> + Send + 'static,
+        pods: Option<Arc<KubeletNames>>,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
@@ -36,8 +35,12 @@ impl Running {
             let mut saved = deadline;
             let mut failing = false;
             while !flag.load(Ordering::Relaxed) {
-                if let Some(names) = pods() {
-                    sampler.name_pods(names);
+                if let Some(kubelet) = &pods {
+                    sampler.name_pods(kubelet.names());
+                    // asking for an unknown one makes the kubelet be asked
+                    for uid in sampler.unnamed_pods() {
+                        kubelet.pod(uid);
+                    }
                 }
                 let now = clock::now();
                 if now.mono.saturating_sub(deadline) > every_ns / 2 {

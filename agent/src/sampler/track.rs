@@ -95,7 +95,11 @@ impl Track {
     }
 
     /// The interval to be shared out, and what the floor learns of it.
-    pub(super) fn interval(&mut self, topology: &Topology, activity: impl Fn(Option<usize>) -> Activity) -> ZoneInterval {
+    pub(super) fn interval(
+        &mut self,
+        topology: &Topology,
+        activity: impl Fn(Option<usize>) -> Activity,
+    ) -> ZoneInterval {
         let socket = self.zone.socket.and_then(|s| topology.socket_of_package(s));
         let basis = match self.zone.kind {
             ZoneKind::Gpu => Basis::Nobody,

@@ -139,12 +139,12 @@ fn with_unique_names(sources: Vec<Box<dyn Source>>) -> Vec<Box<dyn Source>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
     use super::*;
     use crate::source::SourceKind;
     use crate::source::powercap::fixture;
     use ebbtide_proto::Energy;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     /// A source whose zones have these names and read as their position, or fail.
     struct Fake {

@@ -81,8 +81,7 @@ pub enum SourceKind {
 
 impl SourceKind {
     /// All readers, best first.
-    pub const ALL: [Self; 6] =
-        [Self::Powercap, Self::Scmi, Self::PerfRapl, Self::Hwmon, Self::Battery, Self::Model];
+    pub const ALL: [Self; 6] = [Self::Powercap, Self::Scmi, Self::PerfRapl, Self::Hwmon, Self::Battery, Self::Model];
 
     /// The name in metrics, JSON and `zones`.
     pub const fn as_str(self) -> &'static str {

@@ -201,7 +201,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn flat(n: u32) -> Topology {
-        Topology { cpus: (0..n).map(|id| Cpu { id, socket: 0, sibling: None }).collect(), sockets: 1, packages: vec![0] }
+        Topology {
+            cpus: (0..n).map(|id| Cpu { id, socket: 0, sibling: None }).collect(),
+            sockets: 1,
+            packages: vec![0],
+        }
     }
 
     fn stat(rows: &[(u32, u64)]) -> MachineStat {

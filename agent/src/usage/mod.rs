@@ -19,5 +19,11 @@ pub trait UsageReader: Send {
     ///
     /// The first sample only takes stock: what ran before is nobody's. `forks` is the kernel's count of forks
     /// since boot, if it is known; as long as it stands still there is no new task to look for.
-    fn sample(&mut self, now: Moment, forks: Option<u64>, table: &mut TaskTable, out: &mut Vec<Delta>) -> io::Result<()>;
+    fn sample(
+        &mut self,
+        now: Moment,
+        forks: Option<u64>,
+        table: &mut TaskTable,
+        out: &mut Vec<Delta>,
+    ) -> io::Result<()>;
 }

@@ -299,7 +299,9 @@ impl ProcfsReader {
         let Some(p) = table.get(parent) else { return };
         let name = p.child.clone().unwrap_or(LastChild { comm: p.comm, cgroup: p.cgroup.clone(), uid: p.uid });
         let (pid, start, cpu, ppid) = (p.pid, p.start, p.cpu, p.pid);
-        let ix = match known.filter(|&ix| table.get(ix).is_some_and(|t| t.class == TaskClass::EndedChildren && t.pid == pid)) {
+        let ix = match known
+            .filter(|&ix| table.get(ix).is_some_and(|t| t.class == TaskClass::EndedChildren && t.pid == pid))
+        {
             Some(ix) => ix,
             None => {
                 let ix = table.insert(Task::new(pid, start, TaskClass::EndedChildren));
@@ -431,7 +433,13 @@ impl ProcfsReader {
 }
 
 impl UsageReader for ProcfsReader {
-    fn sample(&mut self, now: Moment, forks: Option<u64>, table: &mut TaskTable, out: &mut Vec<Delta>) -> io::Result<()> {
+    fn sample(
+        &mut self,
+        now: Moment,
+        forks: Option<u64>,
+        table: &mut TaskTable,
+        out: &mut Vec<Delta>,
+    ) -> io::Result<()> {
         self.sample = self.sample.wrapping_add(1);
         let mut order = std::mem::take(&mut self.order);
         let mut gone = std::mem::take(&mut self.gone);

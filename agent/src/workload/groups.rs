@@ -185,7 +185,9 @@ impl Groups {
             }
         }
         ended.sort_unstable_by_key(|e| std::cmp::Reverse(e.0));
-        let old = |&(k, &(at, _)): &(usize, &(u64, GroupIx))| k >= KEEP_ENDED || now.boot.saturating_sub(at) > FORGET_AFTER_NS;
+        let old = |&(k, &(at, _)): &(usize, &(u64, GroupIx))| {
+            k >= KEEP_ENDED || now.boot.saturating_sub(at) > FORGET_AFTER_NS
+        };
         let gone: Vec<GroupIx> = ended.iter().enumerate().filter(old).map(|(_, e)| e.1).collect();
         if !gone.is_empty() {
             for ix in gone {

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use super::chips::ChipRow;
 use super::*;
-use crate::source::integrate::ProbeMode;
 use crate::clock::Moment;
+use crate::source::integrate::ProbeMode;
 use crate::source::{Quality, ReadError, Reading, Zone};
 
 /// The boards with a fixture.
