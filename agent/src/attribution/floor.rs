@@ -6,6 +6,8 @@
 //!
 //! - the prior says what class of machine this is: idle power as a share of full power, ± half of it;
 //! - outliers weigh less (Huber), activity may only cost, never save;
+//! - a second fit looks at the less active half of the windows: where power bends with activity (turbo, frequency
+//!   scaling) it is nearer to the floor. It is used when it is certain; what the two disagree by counts as error;
 //! - the floor never exceeds the least power that was seen.
 //!
 //! So a machine that idles now and then is learned within a minute, one that never idles by extrapolation, and one
@@ -15,7 +17,7 @@
 
 use std::time::Duration;
 
-use ebbtide_proto::{Energy, Power, Ratio};
+use ebbtide_proto::{Energy, Power};
 use serde::{Deserialize, Serialize};
 
 use crate::usage::cpu::CpuMeter;
@@ -93,16 +95,24 @@ const KEEP: f64 = 1.0 - 1.0 / 4096.0;
 pub struct FloorLearner {
     /// Idle power over full power that machines of this class have.
     idle_share: f64,
-    /// Sums of the regression: `xx[i][j] = Σ w·xᵢ·xⱼ`, `xy[i] = Σ w·xᵢ·P`, `yy = Σ w·P²`, watts.
-    xx: [[f64; N]; N],
-    xy: [f64; N],
-    yy: f64,
+    /// Every window.
+    all: Regression,
+    /// Windows with less activity than the mean.
+    low: Regression,
     /// Lowest mean power of a window, creeping up slowly; watts.
     least: Option<f64>,
     #[serde(skip)]
     window: Window,
     #[serde(skip)]
     fixed: Option<Power>,
+}
+
+/// Sums of a weighted regression: `xx[i][j] = Σ w·xᵢ·xⱼ`, `xy[i] = Σ w·xᵢ·P`, `yy = Σ w·P²`, watts.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Regression {
+    xx: [[f64; N]; N],
+    xy: [f64; N],
+    yy: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,9 +135,8 @@ impl FloorLearner {
     pub fn new(idle_share: f64) -> Self {
         Self {
             idle_share: idle_share.clamp(0.0, 0.95),
-            xx: [[0.0; N]; N],
-            xy: [0.0; N],
-            yy: 0.0,
+            all: Regression::default(),
+            low: Regression::default(),
             least: None,
             window: Window::default(),
             fixed: None,
@@ -156,9 +165,64 @@ impl FloorLearner {
         let w = std::mem::take(w);
         let x = [1.0, w.cores / w.seconds, w.pairs / w.seconds];
         let y = w.joules / w.seconds;
-        let weight = match self.fit() {
-            Some(fit) if self.xx[0][0] > 8.0 => {
-                let r = (y - dot(&fit.theta, &x)).abs();
+        let share = self.idle_share;
+        if x[1] <= self.all.mean(1) || self.all.windows() < 2.0 {
+            self.low.add(&x, y, share);
+        }
+        self.all.add(&x, y, share);
+        // a lower floor shows at once; a higher one (warmer room, other firmware) is believed within hours
+        self.least = Some(self.least.map_or(y, |l| y.min(l * (1.0 + 1e-5))));
+    }
+
+    /// The floor as known now; `None` until a first window has passed.
+    pub fn floor(&self) -> Option<Floor> {
+        if let Some(power) = self.fixed {
+            return Some(Floor { power, error: Power::ZERO, kind: FloorKind::Set });
+        }
+        let (all, low) = (self.all.fit(self.idle_share)?, self.low.fit(self.idle_share)?);
+        let least = self.least.unwrap_or(f64::MAX);
+        let mean = self.all.mean_power();
+        let certain = |fit: &Fit, watts: f64| fit.floor_sd <= 0.04 * watts.max(0.25 * mean);
+        let disagreement = (all.theta[0] - low.theta[0]).abs();
+        let (watts, sd) = if certain(&low, low.theta[0]) {
+            (low.theta[0], low.floor_sd)
+        } else {
+            (all.theta[0], all.floor_sd.hypot((disagreement - 2.0 * low.floor_sd).max(0.0)))
+        };
+        let watts = watts.clamp(0.0, least);
+        let learned = sd <= 0.04 * watts.max(0.25 * mean);
+        Some(Floor {
+            power: Power::from_watts(watts)?,
+            error: Power::from_watts(sd)?,
+            kind: if learned { FloorKind::Learned } else { FloorKind::Prior },
+        })
+    }
+
+    /// What the class of machine says before anything was learned: `power` was drawn at this activity.
+    pub fn guess(&self, power: Power, activity: Activity) -> Power {
+        let s = self.idle_share;
+        let share = s / (s + (1.0 - s) * activity.cores).max(1e-6);
+        Power::from_watts(power.watts() * share.min(1.0)).unwrap_or(Power::ZERO)
+    }
+}
+
+impl Regression {
+    fn windows(&self) -> f64 {
+        self.xx[0][0]
+    }
+
+    fn mean(&self, i: usize) -> f64 {
+        if self.windows() > 0.0 { self.xx[0][i] / self.windows() } else { 0.0 }
+    }
+
+    fn mean_power(&self) -> f64 {
+        if self.windows() > 0.0 { self.xy[0] / self.windows() } else { 0.0 }
+    }
+
+    fn add(&mut self, x: &[f64; N], y: f64, idle_share: f64) {
+        let weight = match self.fit(idle_share) {
+            Some(fit) if self.windows() > 8.0 => {
+                let r = (y - dot(&fit.theta, x)).abs();
                 let limit = 3.0 * fit.residual.max(0.002 * y);
                 if r > limit { limit / r } else { 1.0 }
             }
@@ -171,45 +235,20 @@ impl FloorLearner {
             self.xy[i] = self.xy[i] * KEEP + weight * x[i] * y;
         }
         self.yy = self.yy * KEEP + weight * y * y;
-        // a lower floor shows at once; a higher one (warmer room, other firmware) is believed within hours
-        self.least = Some(self.least.map_or(y, |l| y.min(l * (1.0 + 1e-5))));
     }
 
-    /// The floor as known now; `None` until a first window has passed.
-    pub fn floor(&self) -> Option<Floor> {
-        if let Some(power) = self.fixed {
-            return Some(Floor { power, error: Power::ZERO, kind: FloorKind::Set });
-        }
-        let fit = self.fit()?;
-        let least = self.least.unwrap_or(f64::MAX);
-        let watts = fit.theta[0].clamp(0.0, least);
-        let power = Power::from_watts(watts)?;
-        let error = Power::from_watts(fit.floor_sd)?;
-        let mean = self.xy[0] / self.xx[0][0];
-        let learned = fit.floor_sd <= 0.04 * watts.max(0.25 * mean);
-        Some(Floor { power, error, kind: if learned { FloorKind::Learned } else { FloorKind::Prior } })
-    }
-
-    /// What the class of machine says before anything was learned: `power` was drawn at this activity.
-    pub fn guess(&self, power: Power, activity: Activity) -> Power {
-        let s = self.idle_share;
-        let share = s / (s + (1.0 - s) * activity.cores).max(1e-6);
-        Power::from_watts(power.watts() * share.min(1.0)).unwrap_or(Power::ZERO)
-    }
-
-    fn fit(&self) -> Option<Fit> {
-        let n = self.xx[0][0];
+    fn fit(&self, idle_share: f64) -> Option<Fit> {
+        let n = self.windows();
         if n < 0.5 {
             return None;
         }
-        let mean = |i: usize| self.xx[0][i] / n;
-        let power = self.xy[0] / n;
+        let power = self.mean_power();
         if power <= 0.0 {
             return Some(Fit { theta: [0.0; N], floor_sd: 0.0, residual: 0.0 });
         }
         // with full power F and idle share s, P = F·(s + (1 - s)·u): what the class says of this floor
-        let s = self.idle_share;
-        let prior = (power * s / (s + (1.0 - s) * mean(1)).max(1e-6)).min(power);
+        let s = idle_share;
+        let prior = (power * s / (s + (1.0 - s) * self.mean(1)).max(1e-6)).min(power);
         let prior_sd = 0.5 * prior.max(0.02 * power);
         // noise that no fit explains: at least a thousandth of the mean power
         let mut noise = 0.01 * power;
@@ -257,15 +296,6 @@ impl FloorLearner {
                 None => return (theta, noise * inverse00),
             }
         }
-    }
-
-    /// How well activity explains power: relative error of a window's mean power.
-    pub fn relative_error(&self) -> Option<Ratio> {
-        let fit = self.fit()?;
-        let mean = self.xy[0] / self.xx[0][0];
-        let ppm = (fit.residual / mean.max(1e-9) * 1e6).clamp(0.0, 1e6);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a million")]
-        Some(Ratio::from_ppm(ppm as u32))
     }
 }
 
@@ -341,6 +371,19 @@ mod tests {
         l.observe(Energy::from_uj(50_000_000), S, Activity::default());
         assert_eq!(l.floor().unwrap().kind, FloorKind::Set);
         assert_eq!(l.floor().unwrap().power.watts(), 10.0);
+    }
+
+    /// Turbo: the fewer cores are busy, the more each draws.
+    #[test]
+    fn power_that_bends_is_learned_where_it_is_low() {
+        let mut l = FloorLearner::new(0.25);
+        for i in 0..600u64 {
+            let u: f64 = 0.35 + 0.3 * (i as f64 / 30.0).sin();
+            let watts = (20.0 + 60.0 * u * (1.25 - 0.4 * u)) * (1.0 + 0.005 * noise(i));
+            l.observe(Power::from_watts(watts).unwrap().over(S), S, Activity { cores: u, pairs: 0.0 });
+        }
+        let f = l.floor().unwrap();
+        assert!((f.power.watts() / 20.0 - 1.0).abs() < 0.06, "{f:?}");
     }
 
     proptest! {

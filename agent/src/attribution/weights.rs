@@ -74,10 +74,11 @@ impl Loads {
                 Basis::Socket(s) => self.on(i, Some(s)),
                 Basis::Machine => self.on(i, None),
                 Basis::Memory(s) => {
-                    // half by CPU time, half by CPU time times resident memory over the mean of those who ran
+                    // three quarters by CPU time, one by CPU time times resident memory over the mean of those who
+                    // ran: who has much memory may use the caches less well, but how much less isn't known here
                     let cpu = u128::from(self.on(i, s));
                     let by_rss = cpu * u128::from(load.rss_pages) * n / self.rss_total.max(1);
-                    u64::try_from((cpu + by_rss.min(cpu * 8)) / 2).unwrap_or(u64::MAX)
+                    u64::try_from((3 * cpu + by_rss.min(cpu * 4)) / 4).unwrap_or(u64::MAX)
                 }
                 Basis::Nobody => 0,
             };
@@ -223,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_means_nobody_and_memory_counts_half() {
+    fn nobody_means_nobody_and_memory_counts_a_quarter() {
         let m = meter([50, 0, 50, 0]);
         let mut d = [demand(0, S, Some(0)), demand(1, S, Some(2))];
         d[0].load.rss_pages = 300;
         d[1].load.rss_pages = 100;
         assert_eq!(weights(&d, &m, Basis::Nobody), [0, 0]);
         let w = weights(&d, &m, Basis::Memory(None));
-        assert_eq!(w, [1024 * 5 / 4, 1024 * 3 / 4]);
+        assert_eq!(w, [1024 * 9 / 8, 1024 * 7 / 8]);
     }
 }
