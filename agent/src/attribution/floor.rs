@@ -1,13 +1,11 @@
 //! What a zone draws when nothing runs, learned while things run. Pure.
 //!
-//! Power is fitted against activity: `P = floor + a·cores + b·pairs`, where `cores` is the share of cores with at
-//! least one busy thread and `pairs` the share with both busy (the second thread of a core costs little, see
-//! `weights.rs`). The fit is a Bayesian linear regression over windows of a few seconds with slow forgetting:
+//! Power is fitted against activity: `P = floor + a·cores + b·pairs + c·cores²`, where `cores` is the share of cores
+//! with at least one busy thread and `pairs` the share with both busy (the second thread of a core costs little, see
+//! `weights.rs`). The bend `c` stands for turbo and frequency scaling; it is used only if the data insist on it. The fit is a Bayesian linear regression over windows of a few seconds with slow forgetting:
 //!
 //! - the prior says what class of machine this is: idle power as a share of full power, ± half of it;
 //! - outliers weigh less (Huber), activity may only cost, never save;
-//! - a second fit looks at the less active half of the windows: where power bends with activity (turbo, frequency
-//!   scaling) it is nearer to the floor. It is used when it is certain; what the two disagree by counts as error;
 //! - the floor never exceeds the least power that was seen.
 //!
 //! So a machine that idles now and then is learned within a minute, one that never idles by extrapolation, and one
@@ -84,7 +82,11 @@ pub struct Floor {
     pub kind: FloorKind,
 }
 
-const N: usize = 3;
+const N: usize = 4;
+/// Place of the bend among the terms.
+const BEND: usize = 3;
+/// The bend is used if it explains this many times the variance that is left with it.
+const INSIST: f64 = 12.0;
 /// Length of a window in the fit.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Weight of all earlier windows when a new one comes: about six hours of memory.
@@ -95,10 +97,7 @@ const KEEP: f64 = 1.0 - 1.0 / 4096.0;
 pub struct FloorLearner {
     /// Idle power over full power that machines of this class have.
     idle_share: f64,
-    /// Every window.
-    all: Regression,
-    /// Windows with less activity than the mean.
-    low: Regression,
+    sums: Regression,
     /// Lowest mean power of a window, creeping up slowly; watts.
     least: Option<f64>,
     #[serde(skip)]
@@ -135,8 +134,7 @@ impl FloorLearner {
     pub fn new(idle_share: f64) -> Self {
         Self {
             idle_share: idle_share.clamp(0.0, 0.95),
-            all: Regression::default(),
-            low: Regression::default(),
+            sums: Regression::default(),
             least: None,
             window: Window::default(),
             fixed: None,
@@ -163,13 +161,10 @@ impl FloorLearner {
             return;
         }
         let w = std::mem::take(w);
-        let x = [1.0, w.cores / w.seconds, w.pairs / w.seconds];
+        let cores = w.cores / w.seconds;
+        let x = [1.0, cores, w.pairs / w.seconds, cores * cores];
         let y = w.joules / w.seconds;
-        let share = self.idle_share;
-        if x[1] <= self.all.mean(1) || self.all.windows() < 2.0 {
-            self.low.add(&x, y, share);
-        }
-        self.all.add(&x, y, share);
+        self.sums.add(&x, y, self.idle_share);
         // a lower floor shows at once; a higher one (warmer room, other firmware) is believed within hours
         self.least = Some(self.least.map_or(y, |l| y.min(l * (1.0 + 1e-5))));
     }
@@ -179,18 +174,10 @@ impl FloorLearner {
         if let Some(power) = self.fixed {
             return Some(Floor { power, error: Power::ZERO, kind: FloorKind::Set });
         }
-        let (all, low) = (self.all.fit(self.idle_share)?, self.low.fit(self.idle_share)?);
-        let least = self.least.unwrap_or(f64::MAX);
-        let mean = self.all.mean_power();
-        let certain = |fit: &Fit, watts: f64| fit.floor_sd <= 0.04 * watts.max(0.25 * mean);
-        let disagreement = (all.theta[0] - low.theta[0]).abs();
-        let (watts, sd) = if certain(&low, low.theta[0]) {
-            (low.theta[0], low.floor_sd)
-        } else {
-            (all.theta[0], all.floor_sd.hypot((disagreement - 2.0 * low.floor_sd).max(0.0)))
-        };
-        let watts = watts.clamp(0.0, least);
-        let learned = sd <= 0.04 * watts.max(0.25 * mean);
+        let fit = self.sums.fit(self.idle_share)?;
+        let watts = fit.theta[0].clamp(0.0, self.least.unwrap_or(f64::MAX));
+        let sd = fit.floor_sd;
+        let learned = sd <= 0.04 * watts.max(0.25 * self.sums.mean_power());
         Some(Floor {
             power: Power::from_watts(watts)?,
             error: Power::from_watts(sd)?,
@@ -249,36 +236,47 @@ impl Regression {
         // with full power F and idle share s, P = F·(s + (1 - s)·u): what the class says of this floor
         let s = idle_share;
         let prior = (power * s / (s + (1.0 - s) * self.mean(1)).max(1e-6)).min(power);
-        let prior_sd = 0.5 * prior.max(0.02 * power);
+        let class = Class { floor: prior, sd: 0.5 * prior.max(0.02 * power), power };
+        let straight = self.refine(&class, false);
+        let bent = self.refine(&class, true);
+        let gain = (straight.residual / bent.residual).powi(2) - 1.0;
+        Some(if gain * n > INSIST { bent } else { straight })
+    }
+
+    /// Solves for the terms and for the noise that they leave, in turns.
+    fn refine(&self, class: &Class, bend: bool) -> Fit {
+        let n = self.windows().max(1.0);
         // noise that no fit explains: at least a thousandth of the mean power
-        let mut noise = 0.01 * power;
-        let mut fit = None;
+        let mut noise = 0.01 * class.power;
+        let mut fit = Fit { theta: [0.0; N], floor_sd: 0.0, residual: noise };
         for _ in 0..3 {
-            let (theta, var) = self.solve(noise * noise, prior, prior_sd, power);
+            let (theta, var) = self.solve(noise * noise, class, bend);
             let rss = self.yy - 2.0 * dot(&theta, &self.xy)
                 + (0..N).map(|i| theta[i] * dot(&self.xx[i], &theta)).sum::<f64>();
-            noise = (rss.max(0.0) / n).sqrt().max(0.001 * power);
-            fit = Some(Fit { theta, floor_sd: var.max(0.0).sqrt(), residual: noise });
+            noise = (rss.max(0.0) / n).sqrt().max(0.001 * class.power);
+            fit = Fit { theta, floor_sd: var.max(0.0).sqrt(), residual: noise };
         }
         fit
     }
 
-    /// Solves the regularised normal equations; drops slopes that come out negative.
-    fn solve(&self, noise: f64, prior: f64, prior_sd: f64, power: f64) -> ([f64; N], f64) {
-        let mut active = [true; N];
+    /// Solves the regularised normal equations; drops costs that come out negative. Also gives the variance of the floor.
+    fn solve(&self, noise: f64, class: &Class, bend: bool) -> ([f64; N], f64) {
+        let mut active = [true, true, true, bend];
         loop {
             let mut a = self.xx;
             let mut b = self.xy;
             // the class of machine, as one observation of the floor
-            let w = noise / (prior_sd * prior_sd);
+            let w = noise / (class.sd * class.sd);
             a[0][0] += w;
-            b[0] += w * prior;
+            b[0] += w * class.floor;
             // two busy threads cost about 15 % more than one: an observation of b - 0.15·a = 0, ± a tenth of the power
-            let w = noise / (0.01 * power * power);
+            let w = noise / (0.01 * class.power * class.power);
             a[2][2] += w;
             a[1][1] += w * 0.0225;
             a[1][2] -= w * 0.15;
             a[2][1] -= w * 0.15;
+            // no bend, ± a quarter of the power
+            a[BEND][BEND] += noise / (0.0625 * class.power * class.power);
             for i in 0..N {
                 if !active[i] {
                     for j in 0..N {
@@ -288,36 +286,51 @@ impl Regression {
                     a[i][i] = 1.0;
                     b[i] = 0.0;
                 }
-                a[i][i] += 1e-12;
             }
-            let (theta, inverse00) = invert(a, b);
-            match (1..N).find(|&i| active[i] && theta[i] < 0.0) {
+            let theta = solve(a, b);
+            match (1..BEND).find(|&i| active[i] && theta[i] < 0.0) {
                 Some(i) => active[i] = false,
-                None => return (theta, noise * inverse00),
+                None => return (theta, noise * solve(a, [1.0, 0.0, 0.0, 0.0])[0]),
             }
         }
     }
+}
+
+/// What the class of machine and the mean power say before the fit; watts.
+struct Class {
+    floor: f64,
+    sd: f64,
+    power: f64,
 }
 
 fn dot(a: &[f64; N], b: &[f64; N]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-/// Solves `a·x = b` for symmetric positive definite `a`; also gives `(a⁻¹)₀₀`.
-fn invert(a: [[f64; N]; N], b: [f64; N]) -> ([f64; N], f64) {
-    let cof = |i: usize, j: usize| {
-        let r = |k: usize| (k + 1) % N;
-        a[r(i)][r(j)] * a[r(r(i))][r(r(j))] - a[r(i)][r(r(j))] * a[r(r(i))][r(j)]
-    };
-    let det: f64 = (0..N).map(|j| a[0][j] * cof(0, j)).sum();
-    if det.abs() < 1e-300 {
-        return ([if a[0][0] > 0.0 { b[0] / a[0][0] } else { 0.0 }, 0.0, 0.0], 0.0);
+/// Solves `a·x = b` for symmetric positive definite `a` by elimination; terms without data come out as zero.
+fn solve(mut a: [[f64; N]; N], mut b: [f64; N]) -> [f64; N] {
+    for i in 0..N {
+        if a[i][i] <= 1e-12 {
+            a[i] = [0.0; N];
+            b[i] = 0.0;
+            continue;
+        }
+        for j in i + 1..N {
+            let f = a[j][i] / a[i][i];
+            for k in i..N {
+                a[j][k] -= f * a[i][k];
+            }
+            b[j] -= f * b[i];
+        }
     }
     let mut x = [0.0; N];
-    for (i, x) in x.iter_mut().enumerate() {
-        *x = (0..N).map(|j| cof(j, i) * b[j]).sum::<f64>() / det;
+    for i in (0..N).rev() {
+        if a[i][i] > 0.0 {
+            let rest: f64 = (i + 1..N).map(|k| a[i][k] * x[k]).sum();
+            x[i] = (b[i] - rest) / a[i][i];
+        }
     }
-    (x, cof(0, 0) / det)
+    x
 }
 
 #[cfg(test)]
@@ -375,7 +388,7 @@ mod tests {
 
     /// Turbo: the fewer cores are busy, the more each draws.
     #[test]
-    fn power_that_bends_is_learned_where_it_is_low() {
+    fn power_that_bends_is_learned() {
         let mut l = FloorLearner::new(0.25);
         for i in 0..600u64 {
             let u: f64 = 0.35 + 0.3 * (i as f64 / 30.0).sin();
@@ -383,7 +396,7 @@ mod tests {
             l.observe(Power::from_watts(watts).unwrap().over(S), S, Activity { cores: u, pairs: 0.0 });
         }
         let f = l.floor().unwrap();
-        assert!((f.power.watts() / 20.0 - 1.0).abs() < 0.06, "{f:?}");
+        assert!((f.power.watts() / 20.0 - 1.0).abs() < 0.03, "{f:?}");
     }
 
     proptest! {
