@@ -62,7 +62,7 @@ fn usage(u: &Usage, uid: u32, rows: &mut Vec<Finding>) {
     if view(u) == View::Container {
         let init = u.init.as_deref().unwrap_or("unknown");
         let row = Finding::degraded("usage", Cause::Lack, format!("/proc is a container's own (process 1 is {init})"))
-            .so("processes outside of it are not seen, and those inside are charged for them");
+            .so("processes outside of it are not told apart");
         rows.push(row.fix("mount the host's / at /host, then --root /host (Kubernetes: also hostPID: true)"));
     }
     if let (Some(option), false) = (&u.hidepid, u.init_readable) {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use crate::workload::KubeletError;
 
 /// powercap and perf are compared over this time, and once more if there was too little energy.
 const CROSS_CHECK: (Duration, u32) = (Duration::from_secs(1), 2);
+/// Processes whose program is looked at.
+const MOST_TRIED: usize = 1000;
 /// An agent on this machine answers within this time.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,8 @@ impl Facts {
             Some(perf) => cross(&mut discovery, perf),
             None => Vec::new(),
         };
+        let pids: Vec<String> =
+            host::list(&host.proc("")).into_iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).collect();
         let state = state(settings.state.as_deref());
         let held = matches!(state, State::Usable { held: true, .. });
         let wanted = settings.names.contains(&NameStyle::Kepler) || settings.names.contains(&NameStyle::Scaphandre);
@@ -64,9 +69,9 @@ impl Facts {
             readers,
             cross,
             model: settings.sources.contains(&SourceKind::Model).then(|| curve(host, given)),
-            usage: usage(host),
+            usage: usage(host, &pids),
             cgroup: cgroup(host),
-            names: Names { readable: exe_readable(host), wanted },
+            names: Names { readable: exe_readable(host, &pids), wanted },
             kubelet,
             state,
             listen: Listen { address: settings.listen, port },
@@ -197,12 +202,10 @@ fn machine(host: &HostRoot) -> Machine {
     }
 }
 
-fn usage(host: &HostRoot) -> Usage {
+fn usage(host: &HostRoot, pids: &[String]) -> Usage {
     let proc = host.proc("");
     let readable = std::fs::read_dir(&proc).and_then(|_| host::read_text(&host.proc("stat")));
     let unreadable = readable.err().map(|e| format!("can't read {}: {e}", proc.display()));
-    let pids: Vec<String> =
-        host::list(&proc).into_iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit())).collect();
     let line = |file: &str| host::read_line(&host.proc(file)).ok();
     let namespace = std::fs::read_link(host.proc("self/ns/pid")).ok();
     // infinity is no limit
@@ -256,19 +259,30 @@ fn cgroup(host: &HostRoot) -> Option<CgroupVersion> {
     }
 }
 
-/// Tries process 1, which is root's.
-fn exe_readable(host: &HostRoot) -> Option<bool> {
-    match std::fs::read_link(host.proc("1/exe")) {
-        Ok(_) => Some(true),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Some(false),
-        Err(_) => None,
+/// Tries the processes of others: of root if nobody else runs any. One that can be read is enough, since some
+/// processes are closed to everybody.
+fn exe_readable(host: &HostRoot, pids: &[String]) -> Option<bool> {
+    let (me, own_pid) = (rustix::process::geteuid(), std::process::id().to_string());
+    let foreign = |pid: &&String| {
+        **pid != own_pid && (me.is_root() || std::fs::metadata(host.proc(pid)).is_ok_and(|m| m.uid() != me.as_raw()))
+    };
+    let mut denied = None;
+    for pid in pids.iter().filter(foreign).take(MOST_TRIED) {
+        match std::fs::read_link(host.proc(pid).join("exe")) {
+            Ok(_) => return Some(true),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => denied = Some(false),
+            // a kernel thread, or just ended
+            Err(_) => {}
+        }
     }
+    denied
 }
 
 async fn kubelet(k: &crate::config::Kubelet) -> Kubelet {
     let asked: anyhow::Result<usize> = async { Ok(run::kubelet(k)?.fetch().await?.len()) }.await;
     let denied = asked.as_ref().err().is_some_and(|e| {
-        let refused = |c: &KubeletError| matches!(c, KubeletError::Status { code, .. } if matches!(code.as_u16(), 401 | 403));
+        let refused =
+            |c: &KubeletError| matches!(c, KubeletError::Status { code, .. } if matches!(code.as_u16(), 401 | 403));
         let closed = |c: &io::Error| c.kind() == io::ErrorKind::PermissionDenied;
         e.chain().any(|c| c.downcast_ref().is_some_and(refused) || c.downcast_ref().is_some_and(closed))
     });

@@ -71,14 +71,7 @@ fn none_if_empty<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
 impl Finding {
     /// Something that works.
     pub fn ok(subject: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            subject,
-            level: Level::Ok,
-            found: found.into(),
-            effect: String::new(),
-            fix: None,
-            cause: Cause::None,
-        }
+        Self { subject, level: Level::Ok, found: found.into(), effect: String::new(), fix: None, cause: Cause::None }
     }
 
     /// Something that works less well than it could.
@@ -151,7 +144,7 @@ fn coverage(facts: &Facts) -> String {
     let sockets: BTreeSet<_> = packages.filter_map(|(_, z)| z.socket).collect();
     if sockets.is_empty() {
         let names: Vec<&str> = counting.iter().map(|(_, z)| z.name.as_str()).collect();
-        return format!("{} is accounted for", sensors::listed(&names));
+        return format!("accounted for: {}", sensors::listed(&names));
     }
     let of = facts.machine.sockets;
     let seen = u32::try_from(sockets.len()).unwrap_or(u32::MAX);

@@ -18,8 +18,7 @@ const METER: &str = "measure at the wall, then set model-idle and model-full, or
 pub(super) fn judge(facts: &Facts, rows: &mut Vec<Finding>) {
     rows.extend(facts.reader(SourceKind::Powercap).and_then(|r| powercap(facts, r)));
     rows.extend(facts.reader(SourceKind::PerfRapl).and_then(|r| perf(facts, r)));
-    for (kind, subject) in
-        [(SourceKind::Scmi, "scmi"), (SourceKind::Hwmon, "hwmon"), (SourceKind::Battery, "battery")]
+    for (kind, subject) in [(SourceKind::Scmi, "scmi"), (SourceKind::Hwmon, "hwmon"), (SourceKind::Battery, "battery")]
     {
         rows.extend(facts.reader(kind).and_then(|r| other(subject, r)));
     }
@@ -49,7 +48,8 @@ fn powercap(facts: &Facts, reader: &Reader) -> Option<Finding> {
     let duplicates = reader.skipped.iter().filter(|s| s.why.starts_with("duplicate")).count();
     let mut found = grouped(&reader.zones);
     if duplicates > 0 {
-        found.push_str(&format!(" ({duplicates} {} ignored)", if duplicates == 1 { "duplicate" } else { "duplicates" }));
+        found
+            .push_str(&format!(" ({duplicates} {} ignored)", if duplicates == 1 { "duplicate" } else { "duplicates" }));
     }
     let broken = reader.skipped.iter().find(|s| s.fix.is_some() && !needs_rights(s));
     Some(if let Some(silent) = reader.zones.iter().find(|z| z.silent.is_some()) {
@@ -84,11 +84,12 @@ fn perf(facts: &Facts, reader: &Reader) -> Option<Finding> {
         (true, None, Some(s)) => Some(Finding::ok(subject, said(s)).so(not_needed)),
         (false, Some(s), _) => {
             let row = Finding::missing(subject, Cause::Permission, said(s));
-            Some(with_fix(row.so("what the processors draw is not measured"), s))
+            Some(with_fix(row.so("it can't stand in for powercap"), s))
         }
-        (false, None, Some(s)) if !relies_on_sensor(facts) => {
+        // what powercap's row says of guests is enough
+        (false, None, Some(s)) if !relies_on_sensor(facts) && facts.machine.guest_of.is_none() => {
             let row = Finding::missing(subject, Cause::Lack, said(s));
-            Some(with_fix(row.so("what the processors draw is not measured"), s))
+            Some(with_fix(row.so("it can't stand in for powercap"), s))
         }
         _ => None,
     }

@@ -60,10 +60,13 @@ fn coloured(level: Level, text: &str) -> String {
 fn wrap(text: &str, first: usize, hang: usize, width: usize) -> String {
     let mut out = String::new();
     let mut column = first;
-    for word in text.split_whitespace() {
+    let mut words = text.split_whitespace().peekable();
+    while let Some(word) = words.next() {
         let length = word.chars().count();
+        // a figure and its unit stay together
+        let unit = words.peek().filter(|next| is_unit(next)).map_or(0, |next| 1 + next.chars().count());
         if out.is_empty() {
-        } else if column + 1 + length <= width {
+        } else if column + 1 + length + unit <= width || is_unit(word) && column + 1 + length <= width {
             out.push(' ');
             column += 1;
         } else {
@@ -75,6 +78,10 @@ fn wrap(text: &str, first: usize, hang: usize, width: usize) -> String {
         column += length;
     }
     out
+}
+
+fn is_unit(word: &str) -> bool {
+    matches!(word.trim_end_matches([',', ')', ':', ';']), "W" | "mW" | "kW" | "%" | "s" | "min" | "h" | "CPUs")
 }
 
 #[cfg(test)]
