@@ -90,7 +90,8 @@ Examples:
   ebbtide-agent check --json | jq .
   ebbtide-agent check --root /host
 
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 degraded: something is missing, 4 not permitted.")]
+Exit codes: 0 ok, 1 nothing can be measured, 2 usage or configuration, 3 degraded: something is missing or modelled,
+4 not permitted: all that is missing are rights.")]
     Check {
         #[command(flatten)]
         settings: Box<Partial>,

@@ -39,16 +39,21 @@ impl Exit {
             Self::Failed
         }
     }
+
+    /// The process's exit code. 2 is for usage and configuration, before any command runs.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Degraded => 3,
+            Self::NotPermitted => 4,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        ExitCode::from(match exit {
-            Exit::Ok => 0,
-            Exit::Failed => 1,
-            Exit::Degraded => 3,
-            Exit::NotPermitted => 4,
-        })
+        ExitCode::from(exit.code())
     }
 }
 

@@ -103,7 +103,8 @@ fn tell(snapshot: &Snapshot) {
     }
 }
 
-fn kubelet(k: &crate::config::Kubelet) -> anyhow::Result<Kubelet> {
+/// The kubelet that the settings name.
+pub(super) fn kubelet(k: &crate::config::Kubelet) -> anyhow::Result<Kubelet> {
     let config = KubeletConfig {
         url: k.url.clone(),
         ca_file: k.ca.clone(),

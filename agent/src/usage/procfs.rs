@@ -36,7 +36,7 @@ use crate::host::HostRoot;
 use crate::workload::cgroup;
 
 /// Descriptors left to the rest of the agent.
-const RESERVED_FDS: u64 = 256;
+pub(crate) const RESERVED_FDS: u64 = 256;
 /// Samples in which a new task's cgroup is read again.
 const YOUNG: u8 = 3;
 /// Every so many samples a running task's cgroup is read again whatever happened.
