@@ -25,11 +25,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         &["clock", "host", "workload::cgroup"],
         "readers of CPU time; the cgroup's path is parsed by who knows paths",
     ),
-    (
-        "workload",
-        &["clock", "host", "tasks", "usage::table"],
-        "names of what runs; tasks are told apart by the table's types",
-    ),
+    ("workload", &["clock", "host", "usage::table"], "names of what runs; tasks are told apart by the table's types"),
     // Pure cores: values in, values out.
     ("counter", &["clock::Moment", "source::CounterShape", "source::Reading"], "pure: readings in, energy out"),
     ("attribution", &["usage::cpu::CpuMeter", "usage::table::TaskIx"], "pure: shares energy out by how busy CPUs were"),
