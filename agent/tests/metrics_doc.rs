@@ -367,11 +367,12 @@ impl Machine {
         let root = self.dir.path().join(format!("{idle_policy:?}"));
         let mut fake = FakeRoot::new(&root);
         lay_out(&mut fake);
+        play(&mut fake, 0);
         let host = fake.host();
         let found = discover(&host, &DiscoverOptions::all(ProbeMode::Stepped));
         assert!(found.sources.iter().flat_map(|s| s.zones()).count() >= 6, "zones are missing");
         let options = Options {
-            node: NodeId::new("edge\"1\\").unwrap_or_else(|_| NodeId::new("edge1").unwrap()),
+            node: NodeId::new("edge1").unwrap(),
             idle_policy,
             idle_floor: BTreeMap::new(),
             processes,
