@@ -328,13 +328,13 @@ fn is_help(text: &str, open: bool) -> bool {
     true
 }
 
-/// Asks Prometheus' own checker, where it is installed. It reads text only.
+/// Asks Prometheus' own checker, where it is installed. It reads text only. Names that we don't choose may displease it.
 fn agrees_with_promtool(page: &str, format: Format) {
     if format != Format::Text {
         return;
     }
     let tool = Command::new("promtool")
-        .args(["check", "metrics", "--lint=none"])
+        .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -345,7 +345,10 @@ fn agrees_with_promtool(page: &str, format: Format) {
     };
     std::io::Write::write_all(&mut tool.stdin.take().unwrap(), page.as_bytes()).unwrap();
     let out = tool.wait_with_output().unwrap();
-    assert!(out.status.success(), "promtool: {}", String::from_utf8_lossy(&out.stderr));
+    let said = String::from_utf8_lossy(&out.stderr);
+    // 3: it can be read, but not all of it is as recommended
+    assert!(matches!(out.status.code(), Some(0 | 3)), "promtool: {said}");
+    assert!(!said.lines().any(|l| l.starts_with("ebbtide_")), "promtool: {said}");
 }
 
 /// A machine with two sockets whose processes come and go.

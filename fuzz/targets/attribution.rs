@@ -34,7 +34,12 @@ fuzz_target!(|input: Input| {
     let zones: Vec<ZoneInterval> = input
         .zones
         .iter()
-        .map(|&(e, f, b, gap)| ZoneInterval { energy: Energy::from_uj(e), floor: Energy::from_uj(f), basis: basis(b), gap })
+        .map(|&(e, f, b, gap)| ZoneInterval {
+            energy: Energy::from_uj(e),
+            floor: Energy::from_uj(f),
+            basis: basis(b),
+            gap,
+        })
         .collect();
     let mut table = TaskTable::default();
     let mut loads = Loads::new(sockets);

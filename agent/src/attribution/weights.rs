@@ -76,7 +76,8 @@ impl Loads {
                 Basis::Memory(s) => {
                     // half by CPU time, half by CPU time times resident memory over the mean of those who ran
                     let cpu = u128::from(self.on(i, s));
-                    let by_rss = cpu.saturating_mul(u128::from(load.rss_pages)).saturating_mul(n) / self.rss_total.max(1);
+                    let by_rss =
+                        cpu.saturating_mul(u128::from(load.rss_pages)).saturating_mul(n) / self.rss_total.max(1);
                     u64::try_from((cpu + by_rss.min(cpu * 8)) / 2).unwrap_or(u64::MAX)
                 }
                 Basis::Nobody => 0,
