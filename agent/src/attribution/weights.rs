@@ -77,8 +77,10 @@ impl Loads {
                     // three quarters by CPU time, one by CPU time times resident memory over the mean of those who
                     // ran: who has much memory may use the caches less well, but how much less isn't known here
                     let cpu = u128::from(self.on(i, s));
-                    let by_rss = cpu * u128::from(load.rss_pages) * n / self.rss_total.max(1);
-                    u64::try_from((3 * cpu + by_rss.min(cpu * 4)) / 4).unwrap_or(u64::MAX)
+                    let by_rss =
+                        cpu.saturating_mul(u128::from(load.rss_pages)).saturating_mul(n) / self.rss_total.max(1);
+                    let sum = cpu.saturating_mul(3).saturating_add(by_rss.min(cpu.saturating_mul(4)));
+                    u64::try_from(sum / 4).unwrap_or(u64::MAX)
                 }
                 Basis::Nobody => 0,
             };

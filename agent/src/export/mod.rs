@@ -1,7 +1,7 @@
 //! What leaves the agent: everything here reads the published snapshot and nothing here changes it.
 //!
 //! Pages: `page` renders families in chunks, `native`, `kepler`, `scaphandre` and `own` say which, `pages` puts
-//! them behind URLs. The HTTP side: `http` (listener, connections, limits), `web_config` (the operator's file),
+//! them behind URLs, `reference` writes their document. The HTTP side: `http` (listener, connections, limits), `web_config` (the operator's file),
 //! `tls` and `basic_auth` (what that file asks for), `negotiate` (which format, and the streamed body).
 
 use std::collections::BTreeSet;
@@ -18,6 +18,7 @@ pub mod negotiate;
 pub mod own;
 pub mod page;
 pub mod pages;
+pub mod reference;
 pub mod scaphandre;
 pub mod tls;
 pub mod web_config;

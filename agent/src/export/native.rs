@@ -158,7 +158,7 @@ pub static SECTIONS: &[Section] = &[
     section!(
         "ebbtide_process_energy_joules_total",
         Counter,
-        "Energy of a process in joules. `pid=\"412+\"`: children of 412 that lived and ended between two samples. With top:N: since it is among the top.",
+        "Energy of a process in joules. A pid of `412+` stands for children of 412 that lived and ended between two samples. With top:N: since it is among the top.",
         ["pid", "comm?", "zone"],
         Tasks(task_energy)
     ),

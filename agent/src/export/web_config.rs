@@ -190,7 +190,8 @@ impl WebConfig {
         self.tls.is_some()
     }
 
-    fn parse(text: &str, folder: &Path) -> Result<Self, Problem> {
+    /// Checks the text of a web config; files it names are read, relative to `folder`.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Problem> {
         check_keys(&serde_norway::from_str(text).map_err(Problem::Yaml)?)?;
         // From the text once more, as only that way errors have a line.
         let document: Option<Document> = serde_norway::from_str(text).map_err(Problem::Yaml)?;

@@ -632,9 +632,11 @@ impl Sampler {
         let node_energy = total().map(|z| z.account.total).sum();
         let mut tasks = Rows::new(zones.len());
         let mut unnamed = Vec::new();
+        let last_lives = rows::last_lives(&self.table);
         for (ix, energy) in self.chooser.rows(&self.table, &self.task_columns) {
             let Some(task) = self.table.get(ix) else { continue };
-            if matches!(task.class, TaskClass::Interrupts | TaskClass::Unseen) {
+            let used_again = task.ended.is_some() && last_lives.get(&task.pid).is_some_and(|&s| s > task.start);
+            if used_again || matches!(task.class, TaskClass::Interrupts | TaskClass::Unseen) {
                 continue;
             }
             let labels = match self.seats.get(ix.index()).and_then(|s| s.labels.clone()) {

@@ -163,3 +163,15 @@ impl Chooser {
         }
     }
 }
+
+/// The last start among ended and living tasks, by the pid of ended ones: a pid that was used again shows its last
+/// life only, else a page would have one series twice.
+pub(super) fn last_lives(table: &TaskTable) -> HashMap<u32, u64> {
+    let mut last = HashMap::new();
+    for (_, task) in table.iter().filter(|(_, t)| t.ended.is_some()) {
+        let living = table.by_pid(task.pid).and_then(|ix| table.get(ix)).map_or(0, |t| t.start);
+        let start = last.entry(task.pid).or_insert(living);
+        *start = task.start.max(*start);
+    }
+    last
+}

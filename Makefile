@@ -1,0 +1,69 @@
+# What one does with this repository; `make` lists it. Each target needs cargo and a C compiler and says so.
+# Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), and cargo's own, such as CARGO_TARGET_DIR.
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint bench fuzz clean need-rust
+MAKEFLAGS += --no-print-directory
+
+# where rustup puts cargo, also in a shell that was open before
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export FUZZ_SECONDS ?= 20
+export FUZZ_TARGETS
+
+say = printf '%s\n' "$(1)" >&2
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
+
+up: need-rust ## build the agent and measure this machine until Ctrl-C
+	@cargo build --release --locked -p ebbtide-agent
+	@agent="$${CARGO_TARGET_DIR:-target}/release/ebbtide-agent"; \
+	if [ "$$(id -u)" != 0 ]; then \
+		$(call say,You are not root. It works$(,) but sees less:); \
+		"$$agent" check >&2 || true; \
+	fi; \
+	$(call say,Metrics will be at http://$${EBBTIDE_LISTEN:-127.0.0.1:9883}/metrics); \
+	$(call say,Watts on a terminal: $$agent top    stop: Ctrl-C); \
+	exec "$$agent" run
+
+test: need-rust ## run all tests (with cargo-nextest where it is installed)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo test --locked --workspace --doc && cargo nextest run --locked --workspace; \
+	else \
+		cargo test --locked --workspace; \
+	fi
+
+lint: need-rust ## format, clippy, documentation, and what dependencies may bring in
+	@for c in fmt clippy; do cargo $$c --version >/dev/null 2>&1 || { \
+		$(call say,make lint: cargo $$c is missing; get it with: rustup component add rustfmt clippy); exit 1; }; done
+	@cargo fmt --all --check
+	@cargo fmt --manifest-path fuzz/Cargo.toml --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo fetch --locked && \
+		cargo deny --offline --all-features check --hide-inclusion-graph bans licenses sources; \
+	else \
+		$(call say,make lint: skipped the check of dependencies: cargo-deny is not installed (cargo install --locked cargo-deny)); \
+	fi
+
+bench: need-rust ## measure the agent's own cost and its accuracy
+	@cargo run --release --locked -p ebbtide-bench
+
+fuzz: need-rust ## feed random bytes to each parser for FUZZ_SECONDS
+	@command -v c++ >/dev/null 2>&1 || { \
+		$(call say,make fuzz: a C++ compiler is missing; on Debian: apt-get install g++); exit 1; }
+	@fuzz/run
+
+clean: ## remove what was built, and what fuzzing found
+	@if command -v cargo >/dev/null 2>&1; then cargo clean; fi
+	@rm -rf fuzz/target fuzz/corpus fuzz/artifacts
+
+need-rust:
+	@command -v cargo >/dev/null 2>&1 || { \
+		$(call say,cargo is missing; get it from https://rustup.rs$(,) which also brings the right version for this repository); exit 1; }
+	@command -v cc >/dev/null 2>&1 || { \
+		$(call say,a C compiler (cc) is missing; on Debian: apt-get install gcc libc6-dev); exit 1; }
+
+# a comma within $(call …)
+, := ,
