@@ -17,17 +17,31 @@ const TICK: Duration = Duration::from_millis(20);
 /// second and at the end, each replaced as a whole. The tree's clocks are this machine's, so sleep
 /// can't be played: a suspend event only counts as due. `progress` is called after each state.
 ///
+/// `speed` scenario seconds pass in one second. If that isn't 1, the tree has clocks of its own, and whoever reads
+/// it by this machine's clock sees `speed` times the watts and CPU time.
+///
 /// # Errors
 /// As [`Twin::write`].
-pub fn run_live(scenario: &Scenario, out: &Path, stop: &AtomicBool, progress: &mut dyn FnMut(&Twin)) -> io::Result<()> {
+pub fn run_live(
+    scenario: &Scenario,
+    out: &Path,
+    speed: f64,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(&Twin),
+) -> io::Result<()> {
     let mut twin = Twin::starting_at(scenario, scenario.seed, clock::now());
     let mut told = twin.now();
+    let mut last = twin.now();
     twin.write(out)?;
     while !stop.load(Ordering::Relaxed) && twin.elapsed() < scenario.duration() {
         let begun = clock::now();
-        twin.step(begun.since(twin.now).min(scenario.duration() - twin.elapsed()));
-        // no drift between the clocks, whatever was played or rounded
-        twin.now = begun;
+        let passed = Duration::try_from_secs_f64(begun.since(last).as_secs_f64() * speed).unwrap_or(Duration::MAX);
+        twin.step(passed.min(scenario.duration() - twin.elapsed()));
+        last = begun;
+        if speed == 1.0 {
+            // no drift between the clocks, whatever was played or rounded
+            twin.now = begun;
+        }
         twin.write(out)?;
         if begun.since(told) >= Duration::from_secs(1) {
             write_truth(out, twin.truth())?;

@@ -23,7 +23,7 @@ use crate::sampler::StartError;
 use crate::source::ZoneKind;
 use crate::source::discover::Role;
 
-pub use play::{Sample, score, score_with};
+pub use play::{Look, Sample, Setup, score, score_with};
 
 /// A process or workload below this share of all dynamic energy isn't judged.
 pub const LEAST_SHARE: f64 = 0.005;
@@ -47,6 +47,9 @@ pub enum ScoreError {
     /// The sampler can't read the tree.
     #[error("the sampler can't read the fake tree: {0}")]
     Sample(io::Error),
+    /// Whoever looked had seen enough.
+    #[error("stopped before the end")]
+    Stopped,
 }
 
 /// How one scenario went.

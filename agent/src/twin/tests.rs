@@ -409,7 +409,7 @@ fn a_live_twin_leaves_the_truth_behind() {
     s.duration_s = 0.1;
     let stop = std::sync::atomic::AtomicBool::new(false);
     let mut states = 0;
-    super::run_live(&s, dir.path(), &stop, &mut |_| states += 1).unwrap();
+    super::run_live(&s, dir.path(), 1.0, &stop, &mut |_| states += 1).unwrap();
     assert!(states >= 1);
     let json: serde_json::Value = serde_json::from_str(&read_text(&dir.path().join("truth.json")).unwrap()).unwrap();
     assert_eq!(json["workloads"][0]["name"], "nginx");

@@ -1,6 +1,4 @@
-//! Scores as text.
-
-use std::fmt::Write as _;
+//! Scores as text: the table of `twin score` and the figures of the page on accuracy.
 
 use ebbtide_proto::Energy;
 
@@ -9,81 +7,70 @@ use crate::source::ZoneKind;
 use crate::source::discover::Role;
 use crate::twin::score::{Accuracy, FloorScore, Score, ZoneScore};
 
-/// A plain table of 80 columns.
+/// Plain tables of 80 columns.
 pub fn table(scores: &[Score]) -> String {
-    let mut out = String::from("error of dynamic energy       processes            workloads   beside\n");
-    let head = ["SCENARIO", "CPU", "WORST", "DRAM", "NODE", "MAPE", "SUM", "STORM", "STORM"];
-    row(&mut out, head);
+    let mut out = String::from("error of dynamic energy       processes            workloads    storms\n");
+    errors(&mut out, ["SCENARIO", "CPU", "WORST", "DRAM", "NODE", "MAPE", "SUM", "NAMED", "BESIDE"]);
     for s in scores {
         accuracy(&mut out, &s.scenario, &s.agent);
         accuracy(&mut out, "  Kepler's formula", &s.kepler);
     }
-    let _ = writeln!(
-        out,
-        "\n{:<19} {:<16} {:>9} {:>9} {:>11} {:>11}",
-        "idle floor", "ZONE", "10 MIN", "END", "IDLE ENERGY", "(KEPLER)"
-    );
-    for s in scores {
-        let mut name = s.scenario.as_str();
-        for z in s.zones.iter().filter(|z| z.role == Role::Total || z.kind == ZoneKind::Psys) {
-            let _ = writeln!(
-                out,
-                "{:<19} {:<16} {:>9} {:>9} {:>11} {:>11}",
-                name,
-                z.zone,
-                floor(z.floor_at_10_min.as_ref()),
-                floor(z.floor.as_ref()),
-                signed(z.idle_error),
-                signed(z.kepler_idle_error),
-            );
-            name = "";
-        }
+    out.push_str("\nidle floor against the truth\n");
+    floors(&mut out, ["SCENARIO", "ZONE", "10 MIN", "END", "IDLE ENERGY", "(KEPLER)"]);
+    for (name, z) in zones(scores) {
+        let [ten, end] = [&z.floor_at_10_min, &z.floor].map(|f| floor(f.as_ref()));
+        floors(&mut out, [name, &z.zone, &ten, &end, &signed(z.idle_error), &signed(z.kepler_idle_error)]);
     }
-    let _ =
-        writeln!(out, "\n{:<19} {:<16} {:>9} {:>10} {:>9}  {}", "energy", "ZONE", "TRUTH", "ERROR", "RESIDUAL", "GAPS");
-    for s in scores {
-        let mut name = s.scenario.as_str();
-        for z in s.zones.iter().filter(|z| z.role == Role::Total || z.kind == ZoneKind::Psys) {
-            let truth = joules(z.truth_j);
-            let _ = writeln!(
-                out,
-                "{:<19} {:<16} {:>9} {:>10} {:>9}  {}",
-                name,
-                z.zone,
-                truth,
-                format!("{:+.1} J", z.error_j),
-                joules(z.residual_j),
-                gaps(z)
-            );
-            name = "";
-        }
+    out.push_str("\nenergy of zones\n");
+    energies(&mut out, ["SCENARIO", "ZONE", "TRUTH", "ERROR", "RESIDUAL", "GAPS"]);
+    for (name, z) in zones(scores) {
+        let [truth, residual] = [z.truth_j, z.residual_j].map(joules);
+        energies(&mut out, [name, &z.zone, &truth, &format!("{:+.1} J", z.error_j), &residual, &gaps(z)]);
     }
-    out.push_str(
-        "\nCPU, DRAM, NODE: mean error of processes in packages, memory, all. SUM: weighted by\n\
-         energy. ~ marks a floor that is mostly the class of machine, not learned yet.\n",
-    );
-    for s in scores {
-        if s.sound() {
-            continue;
-        }
-        let _ = writeln!(out, "\n{}: {} breaches of what must always hold:", s.scenario, s.breaches);
+    out.push_str(LEGEND);
+    for s in scores.iter().filter(|s| !s.sound()) {
+        out.push_str(&format!("\n{}: {} breaches of what must always hold\n", s.scenario, s.breaches));
         for b in &s.broken {
-            let _ = writeln!(out, "  {b}");
+            out.push_str(&format!("  {b}\n"));
         }
     }
     if scores.iter().all(Score::sound) {
         let samples: u64 = scores.iter().map(|s| s.samples).sum();
-        let _ = writeln!(out, "{samples} samples: every microjoule accounted for at every level, no total fell.");
+        out.push_str(&format!("\n{samples} samples: every microjoule accounted for at every level, no total fell\n"));
     }
     out
 }
 
-fn row(out: &mut String, c: [&str; 9]) {
-    let _ = writeln!(
-        out,
-        "{:<19} {:>6} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6}",
-        c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8]
-    );
+const LEGEND: &str = "
+CPU, DRAM, NODE  mean error of processes in packages, in memory, in all of the node
+WORST            largest error of a process in packages
+SUM              error of workloads weighted by energy
+NAMED            energy of short-lived children found under their name
+BESIDE           largest error of a steady process beside them
+~                mostly the class of machine, not learned yet
+–                nobody large enough to be judged, or shorter than that
+";
+
+fn errors(out: &mut String, c: [&str; 9]) {
+    let [name, rest @ ..] = c;
+    let cells: String = rest.iter().map(|c| format!(" {c:>6}")).collect();
+    out.push_str(&format!("{name:<20}{cells}\n"));
+}
+
+fn floors(out: &mut String, [scenario, zone, ten, end, idle, kepler]: [&str; 6]) {
+    out.push_str(&format!("{scenario:<19} {zone:<15} {ten:>9} {end:>9} {idle:>12} {kepler:>9}\n"));
+}
+
+fn energies(out: &mut String, [scenario, zone, truth, error, residual, gaps]: [&str; 6]) {
+    out.push_str(&format!("{scenario:<19} {zone:<15} {truth:>7} {error:>8} {residual:>8}  {gaps}\n"));
+}
+
+/// The zones that make up the node, and the platform's; the scenario's name beside its first.
+fn zones(scores: &[Score]) -> impl Iterator<Item = (&str, &ZoneScore)> {
+    scores.iter().flat_map(|s| {
+        let shown = s.zones.iter().filter(|z| z.role == Role::Total || z.kind == ZoneKind::Psys);
+        shown.enumerate().map(|(n, z)| (if n == 0 { s.scenario.as_str() } else { "" }, z))
+    })
 }
 
 fn accuracy(out: &mut String, name: &str, a: &Accuracy) {
@@ -97,7 +84,7 @@ fn accuracy(out: &mut String, name: &str, a: &Accuracy) {
         percent(a.storm),
         signed(a.beside_storm),
     ];
-    row(out, [name, &c[0], &c[1], &c[2], &c[3], &c[4], &c[5], &c[6], &c[7]]);
+    errors(out, [name, &c[0], &c[1], &c[2], &c[3], &c[4], &c[5], &c[6], &c[7]]);
 }
 
 fn percent(x: Option<f64>) -> String {
@@ -129,7 +116,59 @@ fn gaps(z: &ZoneScore) -> String {
     if all.is_empty() { "–".into() } else { all.join(" ") }
 }
 
-/// The figures as a page of documentation.
+/// The page on accuracy: what was measured and how, and the figures.
 pub fn markdown(scores: &[Score]) -> String {
-    format!("```\n{}```\n", table(scores))
+    let mut list = String::new();
+    for s in scores {
+        list.push_str(&format!("| `{}` | {} | {:.0} s | {} |\n", s.scenario, s.about, s.seconds, s.seed));
+    }
+    format!("{HEAD}{list}{FIGURES}```\n{}```\n", table(scores))
 }
+
+const HEAD: &str = "\
+# Accuracy
+
+The figures on this page are made by `ebbtide-agent twin score`; `EBBTIDE_BLESS=1 cargo test -p ebbtide-agent
+--test twin -- --ignored` writes the page anew. Same scenario and seed, same figures: no machine's noise is in them.
+
+## What is measured
+
+The node twin simulates a machine down to the joule of each process and shows it as a fake `/proc` and `/sys`. The
+agent reads those as it would a real machine's, once per simulated second, in its default configuration (CPU time as
+the key, idle energy unallocated). What it says is compared with the truth of the simulation:
+
+- **Error of a process**: |agent − truth| / truth of its dynamic energy, the idle floor left out, over all the time in
+  which the counter could be read without a gap. The mean is over processes with at least 0.5 % of all dynamic energy
+  and at least 10 s of CPU time. The same for workloads by name, with their ended processes.
+- **Idle floor**: what the agent believes that the zone draws when nothing runs, against the simulated floor, after
+  ten minutes and at the end; and the idle energy that was booked over all the time without gap.
+- **Energy of zones**: the agent's total against the truth over the whole run. What a counter lost when it was set
+  back can't be known and is missing; it is counted as a gap. Energy of gaps is `RESIDUAL`: drawn, but by whom is not
+  known.
+- **Without tolerance**, at every sample: in each zone Σ processes + kernel + interrupts + unseen + idle + residual is
+  what the zone drew; Σ users + system is Σ processes, kernel, interrupts and unseen; no kind of workload has more;
+  each total is the last one plus what was added. A single microjoule makes `twin score` fail.
+
+For comparison the formula that Kepler publishes is applied to the same samples: active energy is the zone's times
+the node's CPU usage, the rest is idle; a process gets of it its part of the CPU time of all processes seen at the
+sample. It is the formula that is compared, not that program.
+
+## What the twin is not
+
+A model, not a machine. Its processors follow α·C·f·V², two busy siblings draw 15 % more than one, memory draws by
+traffic; what real ones do beyond that (sleep states, temperature, shared caches, prefetching, leakage that rises
+with load) is not in it, and energy of memory depends on traffic alone, never on resident size. It has no hardware
+counters, so that only the agent's fallback key is scored. Its scheduler is fair and simple. Each scenario says for
+one thing whether the agent gets it right; a small error here is necessary for a small one on a machine, not
+sufficient.
+
+## Scenarios
+
+| scenario | what for | length | seed |
+|---|---|--:|--:|
+";
+
+const FIGURES: &str = "
+## Figures
+
+";

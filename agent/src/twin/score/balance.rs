@@ -143,3 +143,62 @@ fn add(sums: &mut [u128], row: &[Energy]) {
         *sum += u128::from(e.uj());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::twin::Scenario;
+    use crate::twin::score::{Setup, score_with};
+
+    /// A few samples of a machine with something to share out.
+    fn snapshots() -> Vec<Snapshot> {
+        let text = "name = \"x\"\nduration_s = 8\n[[workload]]\nname = \"w\"\ncount = 2\npattern.steady.util = 0.5\n";
+        let mut all = Vec::new();
+        score_with(&Scenario::parse(text).unwrap(), 1, Setup::default(), &mut |s| {
+            all.push(s.snapshot.clone());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        all
+    }
+
+    fn breaches(change: impl Fn(&mut Snapshot)) -> Vec<String> {
+        let mut balance = Balance::default();
+        let mut all = snapshots();
+        change(all.last_mut().unwrap());
+        all.iter().for_each(|s| balance.check(s, false));
+        balance.broken
+    }
+
+    #[test]
+    fn a_single_microjoule_is_found() {
+        let one = Energy::from_uj(1);
+        assert_eq!(breaches(|_| {}), [""; 0]);
+        let zone = breaches(|s| s.zones[0].account.total += one);
+        assert!(zone[0].contains("and its parts by"), "{zone:?}");
+        let task = |s: &Snapshot| s.tasks.last.iter().position(|e| *e > Energy::ZERO).unwrap();
+        let lost = breaches(|s| {
+            let i = task(s);
+            s.tasks.last[i] = s.tasks.last[i].checked_sub(one).unwrap();
+        });
+        assert!(lost.iter().any(|b| b.contains("users and system")), "{lost:?}");
+        assert!(lost.iter().any(|b| b.contains("is not what it was plus")), "{lost:?}");
+        let grown = breaches(|s| {
+            let i = task(s);
+            s.tasks.energy[i] += one;
+        });
+        assert_eq!(grown.len(), 1, "{grown:?}");
+    }
+
+    #[test]
+    fn a_total_that_falls_is_found() {
+        let fell = breaches(|s| s.zones[0].account.total = Energy::ZERO);
+        assert!(fell[0].contains("a total of zone package-0 fell"), "{fell:?}");
+        let group = breaches(|s| s.groups.energy.iter_mut().for_each(|e| *e = Energy::ZERO));
+        assert!(group.iter().any(|b| b.contains("user/0")), "{group:?}");
+        let node = breaches(|s| s.node_energy += Energy::from_uj(1));
+        assert!(node[0].contains("the node has"), "{node:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,18 +40,33 @@ pub struct Sample<'a> {
     pub restarted: bool,
 }
 
-/// Plays `scenario` and compares. Same scenario and seed, same score.
+/// How the agent is set up. The figures mean what they say under [`IdlePolicy::Unallocated`] only; what must hold
+/// at each sample holds under all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    /// What is done with idle energy.
+    pub idle_policy: IdlePolicy,
+    /// Whether threads are told apart.
+    pub threads: bool,
+}
+
+/// Plays `scenario` with the agent in its default setup and compares. Same scenario and seed, same score.
 pub fn score(scenario: &Scenario, seed: u64) -> Result<Score, ScoreError> {
-    score_with(scenario, seed, &mut |_| {})
+    score_with(scenario, seed, Setup::default(), &mut |_| ControlFlow::Continue(()))
 }
 
-/// As [`score`], and lets `look` see each sample.
-pub fn score_with(scenario: &Scenario, seed: u64, look: &mut dyn FnMut(&Sample<'_>)) -> Result<Score, ScoreError> {
+/// As [`score`] in any setup, and lets `look` see each sample and stop before the end.
+pub fn score_with(scenario: &Scenario, seed: u64, setup: Setup, look: Look<'_>) -> Result<Score, ScoreError> {
     // a zone that stops answering is part of the play, nothing to warn anybody of
-    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || play(scenario, seed, look))
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
+        play(scenario, seed, setup, look)
+    })
 }
 
-fn play(scenario: &Scenario, seed: u64, look: &mut dyn FnMut(&Sample<'_>)) -> Result<Score, ScoreError> {
+/// Sees each sample; [`ControlFlow::Break`] ends the play with [`ScoreError::Stopped`].
+pub type Look<'a> = &'a mut dyn FnMut(&Sample<'_>) -> ControlFlow<()>;
+
+fn play(scenario: &Scenario, seed: u64, setup: Setup, look: Look<'_>) -> Result<Score, ScoreError> {
     let scratch = Scratch::new().map_err(|(path, source)| ScoreError::Tree { path, source })?;
     let (root, state) = (scratch.0.join("root"), scratch.0.join("state"));
     let tree = |source| ScoreError::Tree { path: root.display().to_string(), source };
@@ -58,7 +74,7 @@ fn play(scenario: &Scenario, seed: u64, look: &mut dyn FnMut(&Sample<'_>)) -> Re
     twin.write(&root).map_err(tree)?;
     let host = HostRoot::new(&root);
     let (mut balance, mut follower) = (Balance::default(), Follower::default());
-    let mut agent = Some(start(&host, &state)?);
+    let mut agent = Some(start(&host, &state, setup)?);
     // when the agent is started again, seconds
     let mut back_at = f64::INFINITY;
     let mut restarted = true;
@@ -66,7 +82,7 @@ fn play(scenario: &Scenario, seed: u64, look: &mut dyn FnMut(&Sample<'_>)) -> Re
     let mut samples = 0;
     loop {
         if agent.is_none() && twin.elapsed().as_secs_f64() >= back_at {
-            agent = Some(start(&host, &state)?);
+            agent = Some(start(&host, &state, setup)?);
             restarted = true;
         }
         if let Some(agent) = &mut agent {
@@ -76,7 +92,9 @@ fn play(scenario: &Scenario, seed: u64, look: &mut dyn FnMut(&Sample<'_>)) -> Re
             balance.check(&snapshot, restarted);
             let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
             follower.take(&snapshot, twin.truth(), NodeTime::read(&host), elapsed_ns, restarted);
-            look(&Sample { snapshot: &snapshot, truth: twin.truth(), elapsed, restarted });
+            if look(&Sample { snapshot: &snapshot, truth: twin.truth(), elapsed, restarted }).is_break() {
+                return Err(ScoreError::Stopped);
+            }
             last = Some(snapshot);
             restarted = false;
         }
@@ -113,18 +131,18 @@ fn play(scenario: &Scenario, seed: u64, look: &mut dyn FnMut(&Sample<'_>)) -> Re
 }
 
 /// The agent with its defaults, every process shown.
-fn start(host: &HostRoot, state: &Path) -> Result<Sampler, StartError> {
+fn start(host: &HostRoot, state: &Path, setup: Setup) -> Result<Sampler, StartError> {
     let cpuinfo = read_text(&host.proc("cpuinfo")).unwrap_or_default();
     let node =
         NodeId::new("twin").map_err(|e| StartError::Proc { path: "twin".into(), source: io::Error::other(e) })?;
     let options = Options {
         node,
-        idle_policy: IdlePolicy::Unallocated,
+        idle_policy: setup.idle_policy,
         idle_floor: BTreeMap::new(),
         processes: Processes::All,
         retention: Duration::from_secs(60),
         stale_after: Duration::from_secs(10),
-        threads: false,
+        threads: setup.threads,
         full_names: false,
         idle_share: model::idle_share_prior(&model::CpuInfo::parse(&cpuinfo)),
         state: Some(state.to_owned()),
