@@ -89,7 +89,7 @@ fn natural(name: &str) -> Vec<(u64, String)> {
         let digits_end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
         let (digits, tail) = tail.split_at(digits_end);
         key.push((0, text.to_owned()));
-        key.push((digits.parse().unwrap_or(u64::MAX), String::new()));
+        key.push((if digits.is_empty() { 0 } else { digits.parse().unwrap_or(u64::MAX) }, String::new()));
         rest = tail;
     }
     key

@@ -19,6 +19,9 @@ use crate::workload::{Kubelet, KubeletConfig, KubeletNames};
 /// Connections get this long to end at a stop.
 const DRAIN: Duration = Duration::from_secs(7);
 
+/// The page is served after this long even if there is no sample yet.
+const FIRST_SAMPLE: Duration = Duration::from_secs(5);
+
 /// Runs until SIGINT or SIGTERM.
 pub fn run(settings: Settings) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
@@ -59,10 +62,14 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         });
     }
     let address = listener.local_addr()?;
+    // who connects meanwhile waits: the first page has something on it
+    let waited = tokio::time::timeout(FIRST_SAMPLE, first_sample(&published)).await;
+    if waited.is_err() {
+        tracing::warn!("the first sample takes unusually long");
+    }
     let router = Pages { published: published.clone(), view, host: settings.root.clone() }.router();
     let stop = tasks.shutdown();
     tasks.spawn("http", http::serve(listener, router, web, stop));
-    tokio::time::timeout(Duration::from_secs(5), first_sample(&published)).await.ok();
     tell(&published.load());
     tracing::info!("metrics at {}://{address}/metrics", if tls { "https" } else { "http" });
     let mut term = signal(SignalKind::terminate())?;

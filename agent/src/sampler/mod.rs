@@ -123,7 +123,6 @@ struct Seat {
     places: Option<Places>,
     labels: Option<Arc<TaskLabels>>,
     cpu_last_ns: u64,
-    expires: Option<u64>,
 }
 
 /// What is kept of a workload beside its entry, by index.

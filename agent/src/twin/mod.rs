@@ -2,7 +2,8 @@
 //!
 //! `scenario` (checked by `check`) says what to simulate; `sched` and `process` decide who runs, `physics`
 //! what that draws and what the counters show; `truth` adds it up; `fakeroot` and `tree` write the files;
-//! `live` runs it with the clock. Nothing here knows how an agent measures. Same scenario and seed, same world.
+//! `live` runs it with the clock. Nothing of these knows how an agent measures; `score` alone sets the agent
+//! beside the truth. Same scenario and seed, same world.
 
 mod check;
 pub mod fakeroot;
@@ -12,6 +13,7 @@ mod process;
 pub mod rng;
 pub mod scenario;
 mod sched;
+pub mod score;
 mod tree;
 pub mod truth;
 
