@@ -1,6 +1,6 @@
 //! The system calls that neither the standard library nor rustix wraps.
 
-#![allow(unsafe_code)] // fork, the CPU clock of another process, and a hook between fork and exec
+#![allow(unsafe_code)] // fork, the CPU clock of another process, scheduling, and a hook between fork and exec
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -45,12 +45,31 @@ pub(crate) fn cpu_of(pid: u32) -> io::Result<Duration> {
     Ok(Duration::new(seconds, nanoseconds))
 }
 
-/// Has the kernel end the program when the thread that starts it ends.
-pub(crate) fn end_with_parent(command: &mut Command) {
-    // SAFETY: runs between fork and exec and makes one system call, which takes no lock and no memory.
+/// Puts this process ahead of those with ordinary priority. Its children are ordinary again.
+pub(crate) fn go_ahead() -> io::Result<()> {
+    schedule(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK)
+}
+
+/// Has the kernel end the program when the thread that starts it ends, and run it `ahead` of ordinary ones.
+pub(crate) fn prepare(command: &mut Command, ahead: bool) {
+    // SAFETY: runs between fork and exec and makes two system calls, which take no lock and no memory.
     unsafe {
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+        command.pre_exec(move || {
+            if ahead {
+                schedule(libc::SCHED_RR)?;
+            }
+            Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
+        });
     }
+}
+
+fn schedule(policy: libc::c_int) -> io::Result<()> {
+    // SAFETY: zeroes are a valid value of a plain struct of integers.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = 1;
+    // SAFETY: reads one sched_param; zero is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

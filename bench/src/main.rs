@@ -1,9 +1,10 @@
 //! `ebbtide-bench`: what the agent costs, beside what it should cost.
 //!
 //! `cargo run --release -p ebbtide-bench` starts its own processes to be measured, a made-up RAPL, and the agent.
-//! `outside` measures the agent as a user runs it, `inside` the parts of a cycle; `suite` says what is measured
-//! and to what limits; `load` and `fake_rapl` are this program's helper modes.
+//! `outside` measures the agent as a user runs it, `inside` the parts of a cycle, `accuracy` its
+//! figures on simulated machines; `suite` says what is measured and to what limits; `load` and `fake_rapl` are this program's helper modes.
 
+mod accuracy;
 mod fake_rapl;
 mod figures;
 mod inside;

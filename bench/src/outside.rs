@@ -39,6 +39,8 @@ pub(crate) struct Round<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) root: &'a Path,
     pub(crate) interval: Duration,
+    /// Whether the agent runs ahead of other load.
+    pub(crate) ahead: bool,
     /// Processes that were started to be seen.
     pub(crate) processes: usize,
     pub(crate) warm_up: usize,
@@ -121,7 +123,7 @@ impl Round<'_> {
             .arg("--log-level=error")
             .args(setup.args)
             .stdin(Stdio::null());
-        kernel::end_with_parent(&mut command);
+        kernel::prepare(&mut command, self.ahead);
         let began = clock::now();
         let mut child = command.spawn().with_context(|| format!("can't start {}", self.binary.display()))?;
         let scraper = loop {

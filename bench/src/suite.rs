@@ -7,9 +7,11 @@ use anyhow::Context as _;
 use ebbtide_agent::clock;
 use ebbtide_agent::config::NameStyle;
 
+use crate::accuracy;
 use crate::fake_rapl;
 use crate::figures::{count, median, percentile, range, three_digits};
 use crate::inside::{self, Collection};
+use crate::kernel;
 use crate::load::Helper;
 use crate::outside::{DEFAULT, KEPLER, NATIVE, Round, Run, Setup};
 use crate::report::Table;
@@ -86,6 +88,8 @@ pub(crate) struct Suite {
     agent: PathBuf,
     quick: bool,
     only: Vec<Part>,
+    /// Whether the agent and its reader run ahead of other load.
+    ahead: bool,
 }
 
 /// The tables of the parts, in the order in which they are shown.
@@ -101,7 +105,7 @@ struct Tables {
 
 impl Suite {
     pub(crate) fn new(agent: PathBuf, quick: bool, only: &[Part]) -> Self {
-        Self { agent, quick, only: only.to_vec() }
+        Self { agent, quick, only: only.to_vec(), ahead: kernel::go_ahead().is_ok() }
     }
 
     fn wants(&self, part: Part) -> bool {
@@ -169,10 +173,12 @@ impl Suite {
                 ]);
             }
         }
+        let mut filled = tables.filled();
         if self.wants(Part::Accuracy) {
-            say("accuracy is not measured yet");
+            say("accuracy");
+            filled.push(accuracy::measure(self.quick)?);
         }
-        Ok(tables.filled())
+        Ok(filled)
     }
 
     /// The agent as a user runs it.
@@ -186,6 +192,7 @@ impl Suite {
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); SETUPS.len()];
         let round = Round {
             binary: &self.agent,
+            ahead: self.ahead,
             root,
             interval: Duration::from_secs(1),
             processes: limits.processes,
@@ -210,6 +217,7 @@ impl Suite {
         let setups = [DEFAULT, KEPLER];
         let round = Round {
             binary: &self.agent,
+            ahead: self.ahead,
             root,
             interval: Duration::from_millis(100),
             processes: 200,
@@ -236,6 +244,11 @@ impl Suite {
 
     fn tables(&self) -> Tables {
         let (runs, cycles) = (self.runs(), self.cycles());
+        let ahead = if self.ahead {
+            "Agent and reader run ahead of other load (`SCHED_RR`), so that waiting for a CPU is not counted."
+        } else {
+            "Agent and reader wait for a CPU like all others, which counts on a loaded machine; as root they would not."
+        };
         Tables {
             cpu: Table::new(
                 "CPU time per cycle",
@@ -253,7 +266,7 @@ impl Suite {
                 "Page",
                 format!(
                     "From the request to the last byte on a kept connection over loopback, uncompressed; {} scrapes, \
-                     so that their 99th percentile is the slowest of all.",
+                     so that their 99th percentile is the slowest of all. {ahead}",
                     runs * cycles
                 ),
                 &["processes, page", "series", "KB", "median", "99 %", "target"],
