@@ -96,7 +96,8 @@ fn tell(snapshot: &Snapshot) {
     }
 }
 
-fn kubelet(k: &crate::config::Kubelet) -> anyhow::Result<Kubelet> {
+/// The kubelet as the settings describe it.
+pub(super) fn kubelet(k: &crate::config::Kubelet) -> anyhow::Result<Kubelet> {
     let config = KubeletConfig {
         url: k.url.clone(),
         ca_file: k.ca.clone(),
