@@ -42,8 +42,8 @@ pub fn table(picture: &Picture, view: &View, width: u16) -> String {
 
 fn line(columns: &[(Column, u16)], cell: impl Fn(Column) -> String) -> String {
     let cells = columns.iter().map(|&(c, width)| {
+        let text = text::fit(cell(c), width);
         let width = usize::from(width);
-        let text: String = cell(c).chars().take(width).collect();
         if c.is_figure() { format!("{text:>width$}") } else { format!("{text:<width$}") }
     });
     cells.collect::<Vec<_>>().join(" ")

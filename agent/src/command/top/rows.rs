@@ -116,7 +116,8 @@ impl<'a> Names<'a> {
     }
 
     fn process(&self, t: &TaskRow, figures: &Figures) -> Node {
-        let within = home(t).and_then(|id| self.0.get(id)).map(|g| name(g));
+        // who is in nothing else still is some user's
+        let within = home(t).or(t.labels.workloads.first()).and_then(|id| self.0.get(id)).map(|g| name(g));
         let mut info = within.unwrap_or_default();
         if t.class == TaskClass::EndedChildren {
             info = join(&["short-lived", &info]);

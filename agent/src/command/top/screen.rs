@@ -87,8 +87,8 @@ fn cells(row: &Row, rest: bool, columns: &[(Column, u16)], view: &View) -> Cells
         (_, true) => tint(view, Color::Cyan),
         _ => Style::new(),
     };
-    Cells::new(columns.iter().map(|(c, _)| {
-        let cell = aligned(c.cell(row), *c);
+    Cells::new(columns.iter().map(|(c, width)| {
+        let cell = aligned(text::fit(c.cell(row), *width), *c);
         if *c == Column::Watts && !row.ended { cell.style(tint(view, Color::Yellow)) } else { cell }
     }))
     .style(style)
@@ -134,8 +134,7 @@ fn footer(view: &View, width: u16) -> Line<'static> {
 }
 
 /// What marks and keys mean.
-const LEGEND: &str = "\
- 63.1 W   measured
+const LEGEND: &str = " 63.1 W   measured
 ~63.1 W   scaled or modelled: no sensor counted it
 ?63.1 W   stale: the sensor stopped answering
  –        not known

@@ -88,6 +88,16 @@ impl Column {
     }
 }
 
+/// `text` in `width` characters; the last one says if it was cut.
+pub fn fit(text: String, width: u16) -> String {
+    let width = usize::from(width);
+    if text.chars().count() <= width {
+        return text;
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
 /// A figure with the mark of its quality.
 pub fn marked(figure: Option<impl ToString>, quality: Option<Quality>) -> String {
     match figure {
@@ -159,6 +169,7 @@ pub fn since_start(picture: &Picture) -> String {
 /// Third line: what idling costs, and how good the figures are.
 pub fn floor(picture: &Picture) -> String {
     let floor = match picture.floor {
+        None if picture.node.power.is_some() => format!("{UNKNOWN} (learning)"),
         None => UNKNOWN.to_owned(),
         Some(f) => match f.kind {
             FloorKind::Set => format!("{} (set)", f.power),
