@@ -89,6 +89,7 @@ pub fn sampler_options(settings: &Settings) -> Options {
         full_names: settings.names.contains(&NameStyle::Kepler) || settings.names.contains(&NameStyle::Scaphandre),
         idle_share: idle_share(&settings.root),
         state: settings.state.clone(),
+        learned: None,
     }
 }
 

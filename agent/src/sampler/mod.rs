@@ -72,6 +72,8 @@ pub struct Options {
     pub idle_share: f64,
     /// Where totals and learned floors are kept; nowhere if `None`.
     pub state: Option<PathBuf>,
+    /// Where learned floors are read but nothing is kept, if `state` is `None`.
+    pub learned: Option<PathBuf>,
 }
 
 /// Takes samples.
@@ -175,7 +177,7 @@ impl Sampler {
         };
         let zones: Vec<Zone> = sources.iter().flat_map(|s| s.zones().iter().cloned()).collect();
         let roles = node_zones(&zones);
-        let learned = options.state.as_deref().map(floors::load).unwrap_or_default();
+        let learned = options.state.as_deref().or(options.learned.as_deref()).map(floors::load).unwrap_or_default();
         let mut tracks = Vec::new();
         for (zone, role) in zones.into_iter().zip(roles) {
             let mut learner = learned
