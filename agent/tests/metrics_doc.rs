@@ -385,6 +385,7 @@ impl Machine {
             full_names: true,
             idle_share: 0.3,
             state: None,
+            learned: None,
         };
         let mut sampler = Sampler::new(host, found.sources, options).unwrap();
         let mut out = vec![Published::new(Snapshot::empty(Arc::clone(sampler.node())))];

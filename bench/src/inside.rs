@@ -181,6 +181,7 @@ pub(crate) fn rendering(root: &Path, names: NameStyle, rounds: usize) -> anyhow:
         full_names: names != NameStyle::Native,
         idle_share: 0.3,
         state: None,
+        learned: None,
     };
     let mut sampler = Sampler::new(host.clone(), powercap::discover(&host).sources, options)?;
     sampler.step(clock::now())?;

@@ -146,6 +146,7 @@ fn start(host: &HostRoot, state: &Path, setup: Setup) -> Result<Sampler, StartEr
         full_names: false,
         idle_share: model::idle_share_prior(&model::CpuInfo::parse(&cpuinfo)),
         state: Some(state.to_owned()),
+        learned: None,
     };
     let found = discover(host, &DiscoverOptions::all(ProbeMode::Stepped));
     Sampler::new(host.clone(), found.sources, options)
