@@ -4,7 +4,6 @@
 
 use anyhow::{Context as _, bail};
 use ebbtide_agent::source::ZoneKind;
-use ebbtide_agent::source::discover::Role;
 use ebbtide_agent::twin::score::{Score, score};
 use ebbtide_agent::twin::{SCENARIOS, Scenario};
 
@@ -15,7 +14,7 @@ struct Limits {
     scenario: &'static str,
     /// Mean error of processes in the packages.
     cpu: Option<f64>,
-    /// Error of the idle floor of any zone after ten minutes.
+    /// Error of the idle floor after ten minutes, of the worst zone of each kind.
     floor: Option<f64>,
     /// Energy of short-lived children that is not under their name, and error of who runs beside them.
     storm: Option<[f64; 2]>,
@@ -35,8 +34,8 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Table> {
     let mut table = Table::new(
         "Accuracy",
         "Mean error of the dynamic energy of processes on simulated machines, by CPU time alone (no hardware counters), in \
-         the packages and in memory; in brackets the same of Kepler's formula on the same samples. The learned idle floor of \
-         the worst zone after ten minutes. Of processes of 50 ms: how much of their energy is not under their name, and \
+         the packages and in memory; in brackets the same of Kepler's formula on the same samples. The error of the learned \
+         idle floor after ten minutes, of packages and of memory. Of processes of 50 ms: how much of their energy is not under their name, and \
          the largest error of a steady process beside them. `ebbtide-agent twin score` has more of it.",
         &[
             "scenario",
@@ -45,7 +44,9 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Table> {
             "(Kepler)",
             "memory",
             "(Kepler)",
-            "floor",
+            "package floor",
+            "target",
+            "memory floor",
             "target",
             "storm",
             "target",
@@ -81,9 +82,10 @@ fn add(table: &mut Table, limits: &Limits, score: &Score) {
     };
     judged(&mut row, "processes", score.agent.cpu.mape, limits.cpu);
     row.extend([percent(score.kepler.cpu.mape), percent(score.agent.dram.mape), percent(score.kepler.dram.mape)]);
-    let floors = score.zones.iter().filter(|z| z.role == Role::Total || z.kind == ZoneKind::Psys);
-    let errors = floors.filter_map(|z| Some(z.floor_at_10_min.as_ref()?.error().abs()));
-    judged(&mut row, "idle floor", errors.max_by(f64::total_cmp), limits.floor);
+    for (kind, what) in [(ZoneKind::Package, "package floor"), (ZoneKind::Dram, "memory floor")] {
+        let errors = score.counted(kind).filter_map(|z| Some(z.floor_at_10_min.as_ref()?.error().abs()));
+        judged(&mut row, what, errors.max_by(f64::total_cmp), limits.floor);
+    }
     judged(&mut row, "not under its name", score.agent.storm.map(|s| 1.0 - s), limits.storm.map(|s| s[0]));
     judged(&mut row, "beside the storm", score.agent.beside_storm, limits.storm.map(|s| s[1]));
     table.rows.push(row);

@@ -128,7 +128,8 @@ impl Suite {
         let _busy = Helper::start(BUSY, BUSY_PERCENT)?;
         let mut tables = self.tables();
         let populations = if self.quick { &LIMITS[..1] } else { &LIMITS[..] };
-        for limits in populations {
+        let live = [Part::Agent, Part::Fast, Part::Collection, Part::Page].iter().any(|&p| self.wants(p));
+        for limits in populations.iter().filter(|_| live) {
             let n = limits.processes;
             say(&format!("{} processes", count(n)));
             let sleepers = Helper::start(SLEEPERS, &n.to_string())?;
