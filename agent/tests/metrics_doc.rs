@@ -271,8 +271,10 @@ fn check(page: &str, format: Format) -> Result<Vec<Series>, String> {
     Ok(all)
 }
 
+type Labels = Vec<(String, String)>;
+
 /// Reads `name="value",…} `; returns what is behind the brace.
-fn read_labels(text: &str) -> Result<(Vec<(String, String)>, &str), String> {
+fn read_labels(text: &str) -> Result<(Labels, &str), String> {
     let mut labels: Vec<(String, String)> = Vec::new();
     let mut rest = text;
     loop {

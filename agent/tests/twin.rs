@@ -3,6 +3,8 @@
 //! One test per scenario that comes with the agent. [`GATES`] is the list of what is required of accuracy; a gate
 //! that isn't reached yet is printed, not enforced, and is to be enforced as soon as it is.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 

@@ -279,9 +279,9 @@ impl Regression {
             a[BEND][BEND] += noise / (0.0625 * class.power * class.power);
             for i in 0..N {
                 if !active[i] {
-                    for j in 0..N {
-                        a[i][j] = 0.0;
-                        a[j][i] = 0.0;
+                    a[i] = [0.0; N];
+                    for row in &mut a {
+                        row[i] = 0.0;
                     }
                     a[i][i] = 1.0;
                     b[i] = 0.0;
@@ -315,12 +315,13 @@ fn solve(mut a: [[f64; N]; N], mut b: [f64; N]) -> [f64; N] {
             b[i] = 0.0;
             continue;
         }
+        let (pivot, value) = (a[i], b[i]);
         for j in i + 1..N {
-            let f = a[j][i] / a[i][i];
-            for k in i..N {
-                a[j][k] -= f * a[i][k];
+            let f = a[j][i] / pivot[i];
+            for (to, from) in a[j].iter_mut().zip(pivot) {
+                *to -= f * from;
             }
-            b[j] -= f * b[i];
+            b[j] -= f * value;
         }
     }
     let mut x = [0.0; N];

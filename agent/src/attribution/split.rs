@@ -92,8 +92,7 @@ mod tests {
             prop_assert_eq!(sum + u128::from(rest), u128::from(amount));
             let total: u128 = weights.iter().map(|&x| u128::from(x)).sum();
             for (share, weight) in shares.iter().zip(&weights) {
-                if total > 0 {
-                    let exact = u128::from(amount) * u128::from(*weight) / total;
+                if let Some(exact) = (u128::from(amount) * u128::from(*weight)).checked_div(total) {
                     prop_assert!(u128::from(*share) == exact || u128::from(*share) == exact + 1);
                     prop_assert!(*weight > 0 || *share == 0);
                 }

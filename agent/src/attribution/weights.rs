@@ -121,7 +121,7 @@ pub fn spread(demands: &[Demand], meter: &CpuMeter, dt_ns: u64, loads: &mut Load
     // what a CPU second costs on each package on average
     let mean: Vec<u64> = cost
         .iter()
-        .map(|&(sum, n)| if n == 0 { WHOLE_CORE } else { u64::try_from(sum / n).unwrap_or(WHOLE_CORE) })
+        .map(|&(sum, n)| sum.checked_div(n).and_then(|c| u64::try_from(c).ok()).unwrap_or(WHOLE_CORE))
         .collect();
     let mut left = busy;
     let mut row = vec![0u64; sockets];
@@ -148,11 +148,8 @@ pub fn spread(demands: &[Demand], meter: &CpuMeter, dt_ns: u64, loads: &mut Load
             }
             None => {
                 for ((r, &l), &f) in row.iter_mut().zip(&left).zip(&mean) {
-                    let part = if left_total == 0 {
-                        u128::from(d.cpu_ns) / sockets as u128
-                    } else {
-                        u128::from(d.cpu_ns) * u128::from(l) / left_total
-                    };
+                    let share = (u128::from(d.cpu_ns) * u128::from(l)).checked_div(left_total);
+                    let part = share.unwrap_or(u128::from(d.cpu_ns) / sockets as u128);
                     *r = u64::try_from(part).unwrap_or(u64::MAX).saturating_mul(f);
                 }
             }
@@ -184,7 +181,7 @@ mod tests {
         let cpus = vec![cpu(0, 0, 1), cpu(1, 0, 0), cpu(2, 1, 3), cpu(3, 1, 2)];
         let mut m = CpuMeter::new(Topology { cpus, sockets: 2, packages: vec![0, 1] }, 100);
         let stat = |f: &dyn Fn(usize) -> u64| MachineStat {
-            cpus: (0..4).map(|i| CpuTicks { cpu: i as u32, not_run: f(i), interrupts: 0 }).collect(),
+            cpus: (0..4).map(|i| CpuTicks { cpu: i, not_run: f(i as usize), interrupts: 0 }).collect(),
             forks: None,
         };
         let s = Duration::from_secs(1);

@@ -3,12 +3,16 @@
 //! [`Sampler::step`] is one sample: sources and usage are read, energy is attributed and booked, the journal is
 //! written, the snapshot is built. It is handed the time, so that twins and tests run it on simulated clocks.
 //! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `unseen` the CPU time nobody
-//! owns up to, `rows` chooses the tasks that are shown.
+//! owns up to, `seats` where tasks belong, `rows` chooses the tasks that are shown, `view` makes the snapshot,
+//! `keep` what outlives the agent.
 
+mod keep;
 mod rows;
 pub mod run;
+mod seats;
 mod track;
 mod unseen;
+mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -16,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ebbtide_proto::{BootId, Energy, NodeId, Power, WorkloadId, WorkloadKind};
+use ebbtide_proto::{BootId, Energy, NodeId, Power, WorkloadKind};
 
 use crate::attribution::floor::{Activity, FloorLearner};
 use crate::attribution::split::Weight;
@@ -25,9 +29,9 @@ use crate::attribution::{Attribution, IdlePolicy, Interval, ZoneInterval, attrib
 use crate::clock::{self, Moment};
 use crate::config::Processes;
 use crate::host::{self, HostRoot};
-use crate::journal::{Journal, Kept, Record, RowRecord};
+use crate::journal::{Journal, Kept};
 use crate::ledger::Columns;
-use crate::snapshot::{GroupRow, NodeInfo, Rows, SelfCost, Snapshot, TaskLabels, TaskRow};
+use crate::snapshot::{NodeInfo, SelfCost, Snapshot, TaskLabels};
 use crate::source::discover::{Role, node_zones};
 use crate::source::{ReadError, Reading, Source, Zone};
 use crate::usage::UsageReader;
@@ -35,10 +39,9 @@ use crate::usage::cpu::{CpuMeter, Topology};
 use crate::usage::procfs::ProcfsReader;
 use crate::usage::stat::{MachineStat, parse_machine};
 use crate::usage::table::{Delta, Task, TaskClass, TaskIx, TaskTable};
-use crate::workload::cgroup;
-use crate::workload::groups::{GroupIx, Groups, Places};
+use crate::workload::groups::{Groups, Places};
 use crate::workload::pods::PodNames;
-use crate::workload::vm::{self, Vm};
+use crate::workload::vm::Vm;
 
 use rows::Chooser;
 use track::Track;
@@ -177,7 +180,8 @@ impl Sampler {
         };
         let zones: Vec<Zone> = sources.iter().flat_map(|s| s.zones().iter().cloned()).collect();
         let roles = node_zones(&zones);
-        let learned = options.state.as_deref().or(options.learned.as_deref()).map(floors::load).unwrap_or_default();
+        let learned =
+            options.state.as_deref().or(options.learned.as_deref()).map(keep::load_floors).unwrap_or_default();
         let mut tracks = Vec::new();
         for (zone, role) in zones.into_iter().zip(roles) {
             let mut learner = learned
@@ -300,13 +304,6 @@ impl Sampler {
         Ok(Arc::new(self.snapshot(now, dt)))
     }
 
-    /// Writes what was learned to the state folder.
-    pub fn save(&self) {
-        if let (Some(folder), true) = (&self.options.state, self.journal.is_some()) {
-            floors::save(folder, self.tracks.iter().map(|t| (&t.zone.id, &t.learner)));
-        }
-    }
-
     fn read_cpus(&mut self, now: Moment, dt: Duration) -> io::Result<()> {
         self.stat_text.clear();
         io::Read::read_to_end(
@@ -383,129 +380,6 @@ impl Sampler {
             reservations: &self.reservations,
         };
         attribute(&interval, &mut self.attribution);
-    }
-
-    /// Finds the workloads of tasks that are new or changed.
-    fn seat_tasks(&mut self, first: bool) {
-        let n = self.table.capacity();
-        if self.seats.len() < n {
-            self.seats.resize_with(n, Seat::default);
-        }
-        self.task_columns.begin(n);
-        let mut stale: Vec<TaskIx> = Vec::new();
-        for (ix, task) in self.table.iter() {
-            if let Some(seat) = self.seats.get_mut(ix.index()) {
-                seat.cpu_last_ns = 0;
-                if seat.version != task.version.wrapping_add(1) {
-                    stale.push(ix);
-                }
-            }
-        }
-        let mut fresh_groups: Vec<(GroupIx, WorkloadId)> = Vec::new();
-        for ix in stale {
-            let Some(task) = self.table.get(ix) else { continue };
-            let vm = self.find_vm(ix, task);
-            let places = self.groups.place(task, vm.as_ref(), &self.pods, |g, id| fresh_groups.push((g, id.clone())));
-            if let Some(vm) = vm {
-                self.vms.insert(ix, vm);
-            }
-            let fresh = self.seats.get(ix.index()).is_some_and(|s| s.version == 0);
-            if let Some(seat) = self.seats.get_mut(ix.index()) {
-                seat.version = task.version.wrapping_add(1);
-                seat.places = Some(places);
-                seat.labels = None;
-            }
-            if first && fresh && matches!(task.class, TaskClass::Process | TaskClass::Kernel) {
-                let id = WorkloadId::process(task.pid, task.start);
-                if let Some(row) = self.kept.rows.remove(&id) {
-                    let (e, i) = self.kept_figures(&row);
-                    self.task_columns.restore(ix.index(), &e, &i);
-                    if let Some(t) = self.table.get_mut(ix) {
-                        t.cpu_ns = row.cpu;
-                    }
-                }
-            }
-        }
-        if first {
-            // who is not there any more doesn't come back
-            self.kept.rows.retain(|id, _| id.kind() != WorkloadKind::Process);
-        }
-        let n = self.groups.capacity();
-        self.group_columns.begin(n);
-        if self.group_seats.len() < n {
-            self.group_seats.resize_with(n, GroupSeat::default);
-        }
-        for seat in &mut self.group_seats {
-            seat.cpu_last_ns = 0;
-        }
-        for (ix, id) in fresh_groups {
-            if let Some(seat) = self.group_seats.get_mut(ix.index()) {
-                *seat = GroupSeat::default();
-            }
-            if let Some(row) = self.kept.rows.remove(&id) {
-                let (e, i) = self.kept_figures(&row);
-                self.group_columns.restore(ix.index(), &e, &i);
-                if let Some(g) = self.groups.get_mut(ix) {
-                    g.cpu_ns = row.cpu;
-                }
-            }
-        }
-    }
-
-    /// A kept row's figures in the order of the zones of today.
-    fn kept_figures(&self, row: &RowRecord) -> (Vec<Energy>, Vec<Energy>) {
-        let pick = |from: &[Energy]| {
-            self.tracks
-                .iter()
-                .map(|t| {
-                    self.kept
-                        .order
-                        .iter()
-                        .position(|z| *z == t.zone.id)
-                        .and_then(|i| from.get(i))
-                        .copied()
-                        .unwrap_or_default()
-                })
-                .collect()
-        };
-        (pick(&row.e), pick(&row.i))
-    }
-
-    fn find_vm(&self, ix: TaskIx, task: &Task) -> Option<Vm> {
-        if task.class != TaskClass::Process {
-            return None;
-        }
-        let comm = task.comm.to_text().to_ascii_lowercase();
-        const PROGRAMS: [&str; 6] = ["qemu", "kvm", "firecracker", "cloud-hyper", "virtualbox", "vbox"];
-        if !PROGRAMS.iter().any(|p| comm.contains(p)) && !comm.starts_with("vmware-vmx") {
-            return None;
-        }
-        if let Some(known) = self.vms.get(&ix) {
-            return Some(known.clone());
-        }
-        let text = host::read_text(&self.host.proc(format!("{}/cmdline", task.pid))).ok()?;
-        vm::identify(text.as_bytes())
-    }
-
-    /// Says who gets how much of idle energy under the policies that don't go by use.
-    fn reserve(&mut self) {
-        let by_reservation = self.options.idle_policy == IdlePolicy::ByReservation;
-        for (ix, task) in self.table.iter() {
-            if task.ended.is_some() || task.class != TaskClass::Process {
-                continue;
-            }
-            let Some(leaf) = self.seats.get(ix.index()).and_then(|s| s.places.as_ref()?.first().copied()) else {
-                continue;
-            };
-            let Some(group) = self.groups.get(leaf) else { continue };
-            let mut weight = 100;
-            if by_reservation && let Some(seat) = self.group_seats.get_mut(leaf.index()) {
-                weight = *seat.reservation.get_or_insert_with(|| cgroup_weight(&self.host, &group.cgroup));
-            }
-            self.reservations
-                .push(Weight { key: task.order(), weight: (weight << 20) / u64::from(group.tasks.max(1)) });
-            self.reserved_for.push(ix);
-        }
     }
 
     /// Books what was attributed.
@@ -591,159 +465,6 @@ impl Sampler {
             });
         }
     }
-
-    fn write_journal(&mut self, now: Moment) {
-        let Some(all) = self.journal.as_ref().map(Journal::wants_all) else { return };
-        let mut rows = Vec::new();
-        let row = |id, columns: &Columns, i: usize, cpu| {
-            let idle = columns.idle(i);
-            let i_is_zero = idle.iter().all(|e| *e == Energy::ZERO);
-            RowRecord { id, e: columns.energy(i).to_vec(), i: if i_is_zero { vec![] } else { idle.to_vec() }, cpu }
-        };
-        for (ix, task) in self.table.iter() {
-            let own = matches!(task.class, TaskClass::Process | TaskClass::Kernel) && task.ended.is_none();
-            let column = if all { self.task_columns.energy(ix.index()) } else { self.task_columns.last(ix.index()) };
-            if own && column.iter().any(|e| *e > Energy::ZERO) {
-                rows.push(row(WorkloadId::process(task.pid, task.start), &self.task_columns, ix.index(), task.cpu_ns));
-            }
-        }
-        for (ix, group) in self.groups.iter() {
-            let column = if all { self.group_columns.energy(ix.index()) } else { self.group_columns.last(ix.index()) };
-            if column.iter().any(|e| *e > Energy::ZERO) {
-                rows.push(row(group.id.clone(), &self.group_columns, ix.index(), group.cpu_ns));
-            }
-        }
-        if all {
-            // workloads of the run before that were not seen again yet
-            for r in self.kept.rows.values() {
-                let (e, i) = self.kept_figures(r);
-                rows.push(RowRecord { id: r.id.clone(), e, i, cpu: r.cpu });
-            }
-        }
-        let zones = self.tracks.iter().map(Track::record).collect();
-        let record = Record { boot: self.node.boot, at: (now.mono, now.boot, now.wall), zones, rows };
-        if let Some(journal) = &mut self.journal {
-            journal.write(&record);
-        }
-    }
-
-    fn snapshot(&mut self, now: Moment, dt: Duration) -> Snapshot {
-        let zones: Vec<_> = self.tracks.iter().map(|t| t.view(now, self.options.stale_after)).collect();
-        let total = || zones.iter().filter(|z| z.role == Role::Total);
-        let node_power = total().any(|z| z.power.is_some()).then(|| total().filter_map(|z| z.power).sum());
-        let node_energy = total().map(|z| z.account.total).sum();
-        let mut tasks = Rows::new(zones.len());
-        let mut unnamed = Vec::new();
-        let last_lives = rows::last_lives(&self.table);
-        for (ix, energy) in self.chooser.rows(&self.table, &self.task_columns) {
-            let Some(task) = self.table.get(ix) else { continue };
-            let used_again = task.ended.is_some() && last_lives.get(&task.pid).is_some_and(|&s| s > task.start);
-            if used_again || matches!(task.class, TaskClass::Interrupts | TaskClass::Unseen) {
-                continue;
-            }
-            let labels = match self.seats.get(ix.index()).and_then(|s| s.labels.clone()) {
-                Some(labels) => labels,
-                None => {
-                    let labels = Arc::new(self.label(ix, task));
-                    unnamed.push((ix, Arc::clone(&labels)));
-                    labels
-                }
-            };
-            let row = TaskRow {
-                labels,
-                class: task.class,
-                ended: task.ended.is_some(),
-                cpu_ns: task.cpu_ns,
-                cpu_last_ns: self.seats.get(ix.index()).map_or(0, |s| s.cpu_last_ns),
-                resident: task.rss_pages.saturating_mul(rustix::param::page_size() as u64),
-            };
-            tasks.push(row, energy, self.task_columns.idle(ix.index()), self.task_columns.last(ix.index()));
-        }
-        let other_tasks = self.chooser.other.clone();
-        for (ix, labels) in unnamed {
-            if let Some(seat) = self.seats.get_mut(ix.index()) {
-                seat.labels = Some(labels);
-            }
-        }
-        let retention = u64::try_from(self.options.retention.as_nanos()).unwrap_or(u64::MAX);
-        let mut groups = Rows::new(zones.len());
-        for (ix, group) in self.groups.iter() {
-            if group.ended.is_some_and(|at| now.boot.saturating_sub(at.boot) > retention) {
-                continue;
-            }
-            let Some(seat) = self.group_seats.get_mut(ix.index()) else { continue };
-            if seat.version != group.version {
-                seat.version = group.version;
-                seat.rendered = Arc::default();
-            }
-            let row = GroupRow {
-                id: group.id.clone(),
-                labels: Arc::clone(&group.labels),
-                ended: group.ended.is_some(),
-                tasks: group.tasks,
-                cpu_ns: group.cpu_ns,
-                cpu_last_ns: seat.cpu_last_ns,
-                rendered: Arc::clone(&seat.rendered),
-            };
-            let i = ix.index();
-            groups.push(row, self.group_columns.energy(i), self.group_columns.idle(i), self.group_columns.last(i));
-        }
-        self.own.late = self.late;
-        self.own.living = self.table.living();
-        if self.seq % OWN_MEMORY_EVERY == 1 {
-            self.own.resident = own_memory();
-        }
-        let own_row = self.table.by_pid(std::process::id()).filter(|_| self.host.is_real());
-        let mut snapshot = Snapshot {
-            seq: self.seq,
-            at: now,
-            dt,
-            node: Arc::clone(&self.node),
-            zones,
-            node_energy,
-            node_power,
-            utilisation: self.meter.utilisation(dt),
-            tasks,
-            other_tasks,
-            groups,
-            own: self.own,
-        };
-        snapshot.own.energy = own_row.map(|ix| snapshot.over_node(self.task_columns.energy(ix.index())));
-        snapshot
-    }
-
-    fn label(&self, ix: TaskIx, task: &Task) -> TaskLabels {
-        let at = cgroup::identify(&task.cgroup);
-        let mut labels = TaskLabels {
-            pid: if task.class == TaskClass::EndedChildren { format!("{}+", task.pid) } else { task.pid.to_string() },
-            comm: task.comm.to_text(),
-            container: at.container.map(|c| c.id).unwrap_or_default(),
-            ..TaskLabels::default()
-        };
-        if let Some(vm) = self.vms.get(&ix) {
-            labels.vm = vm.uuid.clone().or_else(|| vm.name.clone()).unwrap_or_default();
-        }
-        let places = self.seats.get(ix.index()).and_then(|s| s.places.as_ref());
-        labels.workloads =
-            places.into_iter().flat_map(|p| p.iter()).filter_map(|g| Some(self.groups.get(*g)?.id.clone())).collect();
-        if self.options.full_names && task.class == TaskClass::Process && task.ended.is_none() {
-            let file = |name: &str| self.host.proc(format!("{}/{name}", task.pid));
-            if let Ok(exe) = std::fs::read_link(file("exe")) {
-                labels.exe = exe.to_string_lossy().into_owned();
-            }
-            if let Ok(text) = host::read_text(&file("cmdline")) {
-                let shown: String = text.trim_end_matches('\0').chars().take(256).collect();
-                labels.cmdline = shown.replace('\0', " ");
-            }
-        }
-        labels
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        self.save();
-    }
 }
 
 /// Idle share to expect of a zone: the cores of a package draw next to nothing when idle, memory half.
@@ -761,52 +482,4 @@ fn cpu_model(host: &HostRoot) -> String {
     let text = host::read_text(&host.proc("cpuinfo")).unwrap_or_default();
     let line = text.lines().find(|l| l.starts_with("model name") || l.starts_with("Model"));
     line.and_then(|l| l.split_once(':')).map(|(_, m)| m.trim().to_owned()).unwrap_or_default()
-}
-
-fn own_memory() -> u64 {
-    // pages; the second figure is the resident part
-    let text = host::read_text(&HostRoot::new("/").proc("self/statm")).unwrap_or_default();
-    let pages: u64 = text.split_whitespace().nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
-}
-
-/// What a cgroup reserved, in units of `cpu.weight` (100 is what everybody has who asked for nothing).
-fn cgroup_weight(host: &HostRoot, path: &str) -> u64 {
-    let path = path.trim_start_matches('/');
-    let read = |file: String| host::read_u64(&host.sys(format!("fs/cgroup/{file}"))).ok();
-    read(format!("{path}/cpu.weight"))
-        .or_else(|| read(format!("unified/{path}/cpu.weight")))
-        .or_else(|| read(format!("cpu/{path}/cpu.shares")).map(|shares| shares * 100 / 1024))
-        .unwrap_or(100)
-        .clamp(1, 1 << 20)
-}
-
-/// Learned floors in the state folder.
-mod floors {
-    use super::*;
-    use ebbtide_proto::ZoneId;
-    use std::path::Path;
-
-    pub(super) fn load(folder: &Path) -> HashMap<ZoneId, FloorLearner> {
-        let Ok(text) = host::read_text(&folder.join("floors.json")) else { return HashMap::new() };
-        match serde_json::from_str(&text) {
-            Ok(map) => map,
-            Err(error) => {
-                tracing::warn!(%error, "floors.json is damaged; idle floors are learned anew");
-                HashMap::new()
-            }
-        }
-    }
-
-    pub(super) fn save<'a>(folder: &Path, floors: impl Iterator<Item = (&'a ZoneId, &'a FloorLearner)>) {
-        let map: BTreeMap<_, _> = floors.collect();
-        let write = || -> io::Result<()> {
-            let fresh = folder.join("floors.json.new");
-            std::fs::write(&fresh, serde_json::to_vec(&map)?)?;
-            std::fs::rename(fresh, folder.join("floors.json"))
-        };
-        if let Err(error) = write() {
-            tracing::warn!(%error, "can't keep learned idle floors");
-        }
-    }
 }

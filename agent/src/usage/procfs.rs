@@ -143,7 +143,7 @@ impl ProcfsReader {
         let Some(stat) = self.read_stat(&path) else { return };
         let class = if stat.kernel_thread { TaskClass::Kernel } else { TaskClass::Process };
         let mut task = Task::new(pid, stat.start, class);
-        task.uid = statat(&self.proc, &path.folder(), AtFlags::empty()).map_or(0, |s| s.st_uid);
+        task.uid = statat(&self.proc, path.folder(), AtFlags::empty()).map_or(0, |s| s.st_uid);
         task.cgroup = self.read_cgroup(&path, class, table);
         apply(&mut task, &stat);
         let single = stat.threads <= 1;
@@ -358,7 +358,7 @@ impl ProcfsReader {
     fn list_threads(&mut self, path: &TaskPath) -> Vec<(u32, u64, u32)> {
         let mut out = Vec::new();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(dir) = openat(&self.proc, &path.file("task"), flags, Mode::empty()) else { return out };
+        let Ok(dir) = openat(&self.proc, path.file("task"), flags, Mode::empty()) else { return out };
         let mut tids = Vec::new();
         let mut entries = RawDir::new(&dir, self.dir_buf.spare_capacity_mut());
         while let Some(Ok(entry)) = entries.next() {
@@ -416,7 +416,7 @@ impl ProcfsReader {
 
     /// Reads a file of a task into the buffer; its length, or `None` if that can't be done.
     fn read_file(&mut self, path: &TaskPath, name: &str) -> Option<usize> {
-        let fd = openat(&self.proc, &path.file(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let fd = openat(&self.proc, path.file(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut len = 0;
         loop {
             let n = rustix::io::read(&fd, self.buf.get_mut(len..)?).ok()?;
