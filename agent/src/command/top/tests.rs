@@ -157,7 +157,7 @@ fn idle_shares_are_shown_where_idle_energy_is_shared_out() {
         *idle = Energy::from_uj(500_000);
     }
     for z in &mut now.zones {
-        z.account.total = z.account.total + Energy::from_uj(z.power.unwrap().uw());
+        z.account.total += Energy::from_uj(z.power.unwrap().uw());
     }
     let picture = Picture::new(&before, std::sync::Arc::new(now));
     // half a joule from each of two zones in one second; never more than what was added as a whole
