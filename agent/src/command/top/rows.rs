@@ -86,7 +86,7 @@ fn leftovers(picture: &Picture, level: Level, sum: &Figures) -> Vec<Row> {
         rest.push(line("interrupts", "", picture.interrupts));
     }
     if picture.unseen.is_something() {
-        rest.push(line("unseen", "CPU time of nobody", picture.unseen));
+        rest.push(line("unseen", "owner not seen", picture.unseen));
     }
     rest.push(line("idle", picture.now.node.idle_policy.as_str(), picture.idle));
     if picture.residual.energy.is_some_and(|e| e > Energy::ZERO) {
