@@ -62,6 +62,8 @@ pub struct ProcfsReader {
     order: Vec<TaskIx>,
     gone: Vec<TaskIx>,
     found: Vec<u32>,
+    /// Parents whose children's balance isn't even; settled at the end of a sample, when it is known who has gone.
+    unsettled: Vec<TaskIx>,
     /// Whether threads are told apart.
     threads: bool,
 }
@@ -112,6 +114,7 @@ impl ProcfsReader {
             order: Vec::new(),
             gone: Vec::new(),
             found: Vec::new(),
+            unsettled: Vec::new(),
             threads,
         })
     }
@@ -172,7 +175,7 @@ impl ProcfsReader {
         }
         if !first && child_ns > 0 {
             self.state(ix).balance = i128::from(child_ns);
-            self.settle(ix, table, out);
+            self.unsettled.push(ix);
         }
     }
 
@@ -191,7 +194,12 @@ impl ProcfsReader {
             };
             match read {
                 // a reused pid can only be told by its start where no descriptor is kept
-                Some(ns) if ns == before && !must && self.keep > 0 => return true,
+                Some(ns) if ns == before && !must && self.keep > 0 => {
+                    if self.states[ix.index()].balance != 0 {
+                        self.unsettled.push(ix);
+                    }
+                    return true;
+                }
                 Some(ns) => run_ns = ns,
                 None if self.states[ix.index()].fd.is_some() => return false,
                 None => {}
@@ -241,7 +249,7 @@ impl ProcfsReader {
             }
         }
         if self.states[ix.index()].balance != 0 {
-            self.settle(ix, table, out);
+            self.unsettled.push(ix);
         }
         true
     }
@@ -279,7 +287,7 @@ impl ProcfsReader {
     /// Charges children that were never seen, once what was seen of others is taken off.
     fn settle(&mut self, parent: TaskIx, table: &mut TaskTable, out: &mut Vec<Delta>) {
         let slack = i128::from(2 * self.tick_ns);
-        let state = &mut self.states[parent.index()];
+        let Some(state) = self.states.get_mut(parent.index()).filter(|s| s.alive) else { return };
         if state.balance < 0 {
             state.overdrawn += 1;
             if state.overdrawn > PATIENCE {
@@ -475,6 +483,11 @@ impl UsageReader for ProcfsReader {
             }
             self.found = found;
         }
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        for ix in unsettled.drain(..) {
+            self.settle(ix, table, out);
+        }
+        self.unsettled = unsettled;
         self.forks = forks;
         self.first = false;
         if self.sample.is_multiple_of(64) {
