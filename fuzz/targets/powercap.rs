@@ -2,7 +2,6 @@
 #![no_main]
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::time::Duration;
 
 use ebbtide_agent::clock::Moment;
@@ -18,9 +17,7 @@ thread_local! {
 }
 
 fn root() -> FakeRoot {
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let mut fake = FakeRoot::new(folder.join(format!("ebbtide-fuzz-{}", std::process::id())));
+    let mut fake = FakeRoot::new(std::env::temp_dir().join(format!("ebbtide-fuzz-{}", std::process::id())));
     for folder in FOLDERS {
         fake.zone(&FakeZone::new(folder, "package-0")).expect("a writable folder");
     }
