@@ -41,8 +41,15 @@ pub(crate) fn folder(pid: u32) -> PathBuf {
     base.join(format!("ebbtide-bench-{pid}"))
 }
 
-/// Helper mode: makes the tree, keeps it going until stdin ends, removes it.
-pub(crate) fn serve(root: &Path) -> anyhow::Result<()> {
+/// Where the agents of the process with this id keep their totals: on disk, as usual.
+pub(crate) fn scratch(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("ebbtide-bench-state-{pid}"))
+}
+
+/// Helper mode: makes the tree, keeps it going until stdin ends, removes it, and what agents left as well.
+pub(crate) fn serve(parent: u32) -> anyhow::Result<()> {
+    let root = &folder(parent);
+    fs::create_dir_all(scratch(parent))?;
     let outcome = match build(root) {
         Ok(files) => {
             std::thread::Builder::new().name("counters".into()).spawn(move || {
@@ -54,7 +61,9 @@ pub(crate) fn serve(root: &Path) -> anyhow::Result<()> {
         }
         failed => failed.map(drop),
     };
-    fs::remove_dir_all(root).with_context(|| format!("can't remove {}", root.display()))?;
+    for folder in [root, &scratch(parent)] {
+        fs::remove_dir_all(folder).with_context(|| format!("can't remove {}", folder.display()))?;
+    }
     outcome.with_context(|| format!("can't make a root at {}", root.display()))
 }
 

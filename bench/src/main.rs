@@ -69,7 +69,7 @@ fn helper() -> Option<anyhow::Result<()>> {
             let percents: Result<Vec<u32>, _> = argument.split(',').map(str::parse).collect();
             Some(percents.map_err(Into::into).and_then(|p| load::busy(&p)))
         }
-        suite::RAPL => Some(fake_rapl::serve(Path::new(&argument))),
+        suite::RAPL => Some(argument.parse().map_err(Into::into).and_then(fake_rapl::serve)),
         _ => None,
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail};
 use ebbtide_agent::clock;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kernel;
 use crate::scrape::Scraper;
+use crate::{fake_rapl, kernel};
 
 /// How long an agent may take until it shows its first sample, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,7 +110,7 @@ impl Round<'_> {
     fn start(&self, setup: &Setup, number: usize) -> anyhow::Result<Agent> {
         // the port is free until another program takes it in the meantime
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let state = std::env::temp_dir().join(format!("ebbtide-bench-state-{}-{number}", std::process::id()));
+        let state = fake_rapl::scratch(std::process::id()).join(number.to_string());
         let mut command = Command::new(self.binary);
         command
             .env_clear() // settings of the person who measures must not matter
