@@ -252,7 +252,7 @@ fn what_only_prints_needs_no_machine() {
     let (code, out, err) = said("--version");
     assert_eq!((code, out.as_str(), err.as_str()), (0, concat!("ebbtide-agent ", env!("CARGO_PKG_VERSION"), "\n"), ""));
     let (code, out, _) = said("completion bash");
-    assert!(code == 0 && out.contains("_ebbtide-agent()") && out.contains("complete -F"), "{out}");
+    assert!(code == 0 && out.contains("complete -F _ebbtide__agent") && out.contains("by-reservation"));
     let (code, out, _) = said("run --help");
     assert!(code == 0 && out.contains("--idle-policy"), "{out}");
     let (code, _, err) = said("mesure");

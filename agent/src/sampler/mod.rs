@@ -144,7 +144,7 @@ struct GroupSeat {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// `/proc` can't be read.
-    #[error("can't read {path}: {source}; is {path} mounted? (--root names another root)")]
+    #[error("can't read {path}; is it mounted? --root names another root")]
     Proc {
         /// Where.
         path: String,

@@ -10,7 +10,7 @@ use super::scenario::{Event, Machine, Offered, Pattern, Rapl, What, Workload};
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// The file can't be read.
-    #[error("can't read the scenario {}: {source}", path.display())]
+    #[error("can't read the scenario {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
