@@ -317,17 +317,17 @@ fn zones<'a>(c: &'a Context, by_zone: &'a [Energy]) -> impl Iterator<Item = (&'a
 fn group_labels<'a>(c: &Context, row: &'a GroupRow) -> &'a str {
     row.rendered.get_or_init(|| {
         let mut set = vec![("kind", row.id.kind().as_str()), ("id", row.id.name())];
-        for (name, value) in row.labels.iter() {
-            let allowed = match *name {
-                "name" => Label::Name,
-                "namespace" => Label::Namespace,
-                "pod" => Label::Pod,
-                "runtime" => Label::Runtime,
-                "qos" => Label::Qos,
-                "slice" => Label::Slice,
-                _ => continue,
-            };
-            if c.view.labels.contains(&allowed) {
+        // the order of the reference
+        let optional = [
+            ("name", Label::Name),
+            ("namespace", Label::Namespace),
+            ("pod", Label::Pod),
+            ("runtime", Label::Runtime),
+            ("qos", Label::Qos),
+            ("slice", Label::Slice),
+        ];
+        for (name, label) in optional.into_iter().filter(|(_, l)| c.view.labels.contains(l)) {
+            if let Some((_, value)) = row.labels.iter().find(|(n, _)| *n == name) {
                 set.push((name, value));
             }
         }
