@@ -48,7 +48,8 @@ lint: need-rust ## format, clippy, documentation, and what dependencies may brin
 	fi
 
 bench: need-rust ## measure the agent's own cost and its accuracy
-	@cargo run --release --locked -p ebbtide-bench
+	@cargo build --release --locked -p ebbtide-agent -p ebbtide-bench
+	@cargo run --release --locked -p ebbtide-bench -- --write
 
 fuzz: need-rust ## feed random bytes to each parser for FUZZ_SECONDS
 	@command -v c++ >/dev/null 2>&1 || { \

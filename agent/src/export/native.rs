@@ -326,7 +326,7 @@ fn group_labels<'a>(c: &Context, row: &'a GroupRow) -> &'a str {
             ("qos", Label::Qos),
             ("slice", Label::Slice),
         ];
-        for (name, label) in optional.into_iter().filter(|(_, l)| c.view.labels.contains(l)) {
+        for (name, _) in optional.into_iter().filter(|(_, l)| c.view.labels.contains(l)) {
             if let Some((_, value)) = row.labels.iter().find(|(n, _)| *n == name) {
                 set.push((name, value));
             }

@@ -7,7 +7,8 @@
 //!   only when it moved;
 //! - a task with threads is told by its `stat`, which is kept open instead (its `schedstat` is that of one thread);
 //!   if threads are to be told apart, by the `schedstat` of each;
-//! - the folder is listed only if the kernel counted a fork since the last sample;
+//! - the folder is listed only if the kernel counted forks since the last sample, and not even then if there were
+//!   few: pids are given out in turn, so new ones lie between the last pid of then and of now, and are asked for;
 //! - name, user and cgroup are read when the task is new, changed its name (exec) or is still young, since
 //!   runtimes move a task to its cgroup right after the fork.
 //!
@@ -19,15 +20,19 @@
 //! when it is waited for. What was already charged to children that were seen is taken off, and the rest is
 //! charged to the parent's [`TaskClass::EndedChildren`].
 
+mod path;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, statat};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, readlinkat, statat};
 use rustix::io::{Errno, pread};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use self::path::{TaskPath, parse_pid, raise_fd_limit};
 use super::UsageReader;
 use super::stat::{self, TaskStat};
 use super::table::{Delta, LastChild, Task, TaskClass, TaskIx, TaskTable};
@@ -41,6 +46,8 @@ pub(crate) const RESERVED_FDS: u64 = 256;
 const YOUNG: u8 = 3;
 /// Every so many samples a running task's cgroup is read again whatever happened.
 const CGROUP_REFRESH: u32 = 30;
+/// Every so many samples the folder is listed whatever the kernel counted: pids can be chosen (checkpoint/restore).
+const LIST_EVERY: u32 = 30;
 /// Samples after which a child that was never waited for is forgotten.
 const PATIENCE: u8 = 3;
 
@@ -64,6 +71,10 @@ pub struct ProcfsReader {
     found: Vec<u32>,
     /// Parents whose children's balance isn't even; settled at the end of a sample, when it is known who has gone.
     unsettled: Vec<TaskIx>,
+    /// The last pid given out at the last sample, if pids here mean the same as in `/proc`.
+    last_pid: Option<u32>,
+    /// Pids that were given out but led to nobody: a task on its way to life, or one that is gone.
+    nobody: Vec<u32>,
     /// Whether threads are told apart.
     threads: bool,
 }
@@ -115,6 +126,8 @@ impl ProcfsReader {
             gone: Vec::new(),
             found: Vec::new(),
             unsettled: Vec::new(),
+            last_pid: None,
+            nobody: Vec::new(),
             threads,
         })
     }
@@ -138,6 +151,46 @@ impl ProcfsReader {
             }
         }
         Ok(())
+    }
+
+    /// Finds pids that came since the last sample into `self.found`: by asking for each, or by listing all.
+    fn look_for_new(&mut self, living: usize) -> io::Result<()> {
+        let before = self.last_pid;
+        self.last_pid = self.read_last_pid();
+        let range = match (before, self.last_pid) {
+            (Some(a), Some(b)) if b >= a => a + 1..b + 1,
+            _ => return self.list(),
+        };
+        // asking for a pid costs about what listing one does
+        if self.sample.is_multiple_of(LIST_EVERY) || range.len() + self.nobody.len() > living / 2 {
+            return self.list();
+        }
+        self.found.clear();
+        for (again, pid) in self.nobody.split_off(0).into_iter().map(|p| (true, p)).chain(range.map(|p| (false, p))) {
+            match i32::try_from(pid).ok().and_then(Pid::from_raw).map(|p| pidfd_open(p, PidfdFlags::empty())) {
+                Some(Ok(_)) => self.found.push(pid),
+                // gone, or not quite there yet: asked for once more
+                Some(Err(Errno::SRCH)) if !again => self.nobody.push(pid),
+                // a thread, which is no process of its own
+                Some(Err(Errno::SRCH | Errno::INVAL | Errno::NOENT)) => {}
+                // not allowed, or an old kernel
+                _ => return self.list(),
+            }
+        }
+        Ok(())
+    }
+
+    /// The last pid that was given out, from the end of `/proc/loadavg`. It is that of the reader's own namespace,
+    /// which must be the one that `/proc` shows.
+    fn read_last_pid(&mut self) -> Option<u32> {
+        let own = readlinkat(&self.proc, c"self", Vec::new()).ok()?;
+        if self.keep == 0 || parse_pid(own.to_bytes())? != std::process::id() {
+            return None;
+        }
+        let fd = openat(&self.proc, c"loadavg", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let n = rustix::io::read(&fd, self.buf.as_mut_slice()).ok()?;
+        let text = self.buf.get(..n)?.trim_ascii_end();
+        parse_pid(text.rsplit(|b| *b == b' ').next()?)
     }
 
     /// Takes a task that was not known into the table.
@@ -473,8 +526,8 @@ impl UsageReader for ProcfsReader {
         }
         self.order = order;
         self.gone = gone;
-        if self.first || forks.is_none() || forks != self.forks {
-            self.list()?;
+        if self.first || forks.is_none() || forks != self.forks || !self.nobody.is_empty() {
+            self.look_for_new(table.living())?;
             let found = std::mem::take(&mut self.found);
             for &pid in &found {
                 if table.by_pid(pid).is_none() {
@@ -529,47 +582,5 @@ fn read_kept(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Option<usize> {
             Err(Errno::INTR) => {}
             other => return other.ok(),
         }
-    }
-}
-
-fn parse_pid(name: &[u8]) -> Option<u32> {
-    if !name.first()?.is_ascii_digit() {
-        return None;
-    }
-    std::str::from_utf8(name).ok()?.parse().ok()
-}
-
-/// Raises the limit of open files to what is allowed, and returns it.
-fn raise_fd_limit() -> u64 {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // if it can't be raised, the present one is what there is
-    if setrlimit(Resource::Nofile, limit).is_err() {
-        return getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
-    }
-    limit.current.unwrap_or(1 << 20)
-}
-
-/// Paths of one task or thread relative to `/proc`.
-struct TaskPath {
-    pid: u32,
-    tid: Option<u32>,
-}
-
-impl TaskPath {
-    fn new(pid: u32) -> Self {
-        Self { pid, tid: None }
-    }
-
-    fn folder(&self) -> CString {
-        CString::new(self.pid.to_string()).unwrap_or_default()
-    }
-
-    fn file(&self, name: &str) -> CString {
-        let path = match self.tid {
-            None => format!("{}/{name}", self.pid),
-            Some(tid) => format!("{}/task/{tid}/{name}", self.pid),
-        };
-        CString::new(path).unwrap_or_default()
     }
 }

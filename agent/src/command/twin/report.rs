@@ -42,7 +42,7 @@ pub fn table(scores: &[Score]) -> String {
 }
 
 const LEGEND: &str = "
-CPU, DRAM, NODE  mean error of processes in packages, in memory, in all of the node
+CPU, DRAM, NODE  mean error of processes in packages, in memory, in the node
 WORST            largest error of a process in packages
 SUM              error of workloads weighted by energy
 NAMED            energy of short-lived children found under their name
