@@ -187,12 +187,14 @@ mod tests {
 
     #[test]
     fn a_table_has_at_most_80_columns_and_every_scenario() {
-        let mut s = find(Path::new("fork-storm")).unwrap();
-        s.duration_s = 30.0;
-        let scores = [crate::twin::score::score(&s, 1).unwrap()];
+        let scores = [("fork-storm", 30.0), ("suspend", 210.0)].map(|(name, seconds)| {
+            let mut s = find(Path::new(name)).unwrap();
+            s.duration_s = seconds;
+            crate::twin::score::score(&s, 1).unwrap()
+        });
         let text = table(&scores);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
-        assert!(text.contains("\nfork-storm ") && text.contains("\n31 samples: every microjoule"), "{text}");
+        assert!(text.contains("\nfork-storm ") && text.contains("\n242 samples: every microjoule"), "{text}");
         assert!(markdown(&scores).contains("| `fork-storm` | "));
     }
 }

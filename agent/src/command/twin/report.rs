@@ -62,7 +62,7 @@ fn floors(out: &mut String, [scenario, zone, ten, end, idle, kepler]: [&str; 6])
 }
 
 fn energies(out: &mut String, [scenario, zone, truth, error, residual, gaps]: [&str; 6]) {
-    out.push_str(&format!("{scenario:<19} {zone:<15} {truth:>7} {error:>8} {residual:>8}  {gaps}\n"));
+    out.push_str(&format!("{scenario:<18} {zone:<14} {truth:>7} {error:>8} {residual:>8}  {gaps}\n"));
 }
 
 /// The zones that make up the node, and the platform's; the scenario's name beside its first.
@@ -109,11 +109,8 @@ fn joules(j: f64) -> String {
 }
 
 fn gaps(z: &ZoneScore) -> String {
-    let mut all: Vec<String> = z.gaps.iter().map(|(why, n)| format!("{n} {why}")).collect();
-    if z.wraps > 0 {
-        all.push(format!("({} wraps)", z.wraps));
-    }
-    if all.is_empty() { "–".into() } else { all.join(" ") }
+    let counted = |(why, n): &(&str, u64)| if *n == 1 { (*why).to_owned() } else { format!("{n} {why}") };
+    if z.gaps.is_empty() { "–".into() } else { z.gaps.iter().map(counted).collect::<Vec<_>>().join(", ") }
 }
 
 /// The page on accuracy: what was measured and how, and the figures.
