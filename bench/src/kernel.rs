@@ -82,6 +82,7 @@ mod tests {
         let own = ebbtide_agent::clock::own_cpu();
         let after = cpu_of(std::process::id()).unwrap();
         assert!(before <= own && own <= after, "{before:?} {own:?} {after:?}");
-        assert!(cpu_of(u32::MAX / 4).is_err());
+        // beyond the largest pid that the kernel gives
+        assert!(cpu_of(5_000_000).is_err());
     }
 }
