@@ -82,7 +82,7 @@ mod tests {
         let own = ebbtide_agent::clock::own_cpu();
         let after = cpu_of(std::process::id()).unwrap();
         assert!(before <= own && own <= after, "{before:?} {own:?} {after:?}");
-        // pids end at 4,194,304
+        // beyond the largest pid that the kernel gives
         assert!(cpu_of(5_000_000).is_err());
     }
 }
