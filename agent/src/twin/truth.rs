@@ -1,7 +1,7 @@
 //! What really happened: the energy of every process and zone, to the microjoule.
 //!
 //! The physical model counts nanojoules in *components* (cores, rest of the package and memory of each
-//! socket). [`Truth::settle`] turns them into whole microjoules by largest remainder; a zone is a sum
+//! socket). Settling turns them into whole microjoules by largest remainder; a zone is a sum
 //! of components, so in each zone Σ processes + kernel + idle floor = total, exactly and at any time.
 
 use std::collections::{BTreeMap, VecDeque};
