@@ -4,7 +4,7 @@
 //! restart. As in Kepler, zones of several sockets are added up under one name. Of the names before 0.10 those of
 //! nodes and containers are there (`kepler_node_*_joules_total`, `kepler_container_*_joules_total`).
 
-use super::page::{Context, Family, Kind, Lines, Section, Series, label_set};
+use super::page::{Context, Family, Lines, Section, label_set, section};
 use crate::host::{self, HostRoot};
 use crate::snapshot::{GroupRow, RowView, Snapshot, TaskRow};
 use crate::source::{SourceKind, ZoneKind};
@@ -79,15 +79,6 @@ pub fn processors(host: &HostRoot) -> Vec<Processor> {
         }
     }
     out
-}
-
-macro_rules! section {
-    ($name:literal, $kind:ident, $help:literal, [$($label:literal),*], $how:ident($write:expr)) => {
-        Section {
-            family: Family { name: $name, kind: Kind::$kind, help: $help, labels: &[$($label),*] },
-            series: Series::$how($write),
-        }
-    };
 }
 
 /// The sections of the page, in its order.

@@ -1,6 +1,6 @@
 //! Ebbtide's own metric names.
 
-use super::page::{Context, Family, Kind, Lines, Section, Series, label_set};
+use super::page::{Context, Family, Lines, Section, label_set, section};
 use crate::config::Label;
 use crate::counter::Gap;
 use crate::snapshot::{GroupRow, RowView, TaskRow, ZoneState};
@@ -9,15 +9,6 @@ use ebbtide_proto::{Energy, Power, WorkloadKind};
 
 /// Place of this page's label sets in [`crate::snapshot::TaskLabels::rendered`].
 const RENDERED: usize = 0;
-
-macro_rules! section {
-    ($name:literal, $kind:ident, $help:literal, [$($label:literal),*], $how:ident($write:expr)) => {
-        Section {
-            family: Family { name: $name, kind: Kind::$kind, help: $help, labels: &[$($label),*] },
-            series: Series::$how($write),
-        }
-    };
-}
 
 /// The sections of the page, in its order.
 pub static SECTIONS: &[Section] = &[

@@ -1,6 +1,5 @@
 //! What the agent costs and does, measured by itself.
 
-use prometheus::core::Collector;
 use prometheus::{IntCounter, IntGauge};
 
 use super::page::{Context, Family, Kind, Lines, Section, Series};
@@ -40,11 +39,6 @@ impl Own {
     /// The figures now.
     pub fn values(&self) -> Values {
         Values { scrapes: self.scrapes.get(), series: u64::try_from(self.series.get()).unwrap_or(0) }
-    }
-
-    /// The metrics, for a registry of the operator's own.
-    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![Box::new(self.scrapes.clone()), Box::new(self.series.clone())]
     }
 }
 

@@ -78,6 +78,22 @@ pub struct Section {
     pub series: Series,
 }
 
+/// A row of a table of sections: name, kind, help, labels, and how its series are made.
+macro_rules! section {
+    ($name:literal, $kind:ident, $help:literal, [$($label:literal),*], $how:ident($write:expr)) => {
+        $crate::export::page::Section {
+            family: $crate::export::page::Family {
+                name: $name,
+                kind: $crate::export::page::Kind::$kind,
+                help: $help,
+                labels: &[$($label),*],
+            },
+            series: $crate::export::page::Series::$how($write),
+        }
+    };
+}
+pub(super) use section;
+
 /// Lines being written.
 #[derive(Default)]
 pub struct Lines {

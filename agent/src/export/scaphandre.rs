@@ -4,7 +4,7 @@
 //! virtual memory and disk bytes of processes, disks of the host, labels of Docker images, and the figures of
 //! Scaphandre's own buffers (`scaph_self_*_nb`).
 
-use super::page::{Context, Family, Kind, Lines, Section, Series, label_set};
+use super::page::{Context, Family, Lines, Section, label_set, section};
 use crate::host::{self, HostRoot};
 use crate::snapshot::{RowView, TaskRow, ZoneView};
 use crate::source::discover::Role;
@@ -50,15 +50,6 @@ impl HostFigures {
             frequency: khz.map(|k| k / 1000),
         }
     }
-}
-
-macro_rules! section {
-    ($name:literal, $kind:ident, $help:literal, [$($label:literal),*], $how:ident($write:expr)) => {
-        Section {
-            family: Family { name: $name, kind: Kind::$kind, help: $help, labels: &[$($label),*] },
-            series: Series::$how($write),
-        }
-    };
 }
 
 /// The sections of the page, in its order.
