@@ -103,7 +103,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
             "snapshot",
             "source",
             "twin",
-            "usage::table::TaskClass",
+            "usage",
         ],
         "runs the sampler on a simulated machine and compares",
     ),

@@ -23,6 +23,7 @@ use ebbtide_agent::snapshot::{Published, Snapshot};
 use ebbtide_agent::source::discover::{DiscoverOptions, discover};
 use ebbtide_agent::source::integrate::ProbeMode;
 use ebbtide_agent::twin::fakeroot::{FakeProcess, FakeRoot, FakeZone};
+use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_proto::NodeId;
 
 /// `docs/metrics.md` is made from the code. After a change of a metric:
@@ -383,13 +384,14 @@ impl Machine {
             processes,
             retention: Duration::from_secs(60),
             stale_after: Duration::from_secs(10),
-            threads: false,
             full_names: true,
             idle_share: 0.3,
             state: None,
             learned: None,
         };
-        let mut sampler = Sampler::new(host, found.sources, options).unwrap();
+        let mut sampler =
+            Sampler::new(host.clone(), Box::new(ProcfsReader::open(&host, false).unwrap()), found.sources, options)
+                .unwrap();
         let mut out = vec![Published::new(Snapshot::empty(Arc::clone(sampler.node())))];
         let mut at = Moment { mono: 1_000_000_000_000, boot: 1_000_000_000_000, wall: 1_735_689_600_000_000_000 };
         for step in 0..4u64 {

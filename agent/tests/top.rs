@@ -18,6 +18,7 @@ use ebbtide_agent::sampler::{Options, Sampler};
 use ebbtide_agent::source::discover::{DiscoverOptions, discover};
 use ebbtide_agent::source::integrate::ProbeMode;
 use ebbtide_agent::twin::{SCENARIOS, Scenario, Twin};
+use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_proto::NodeId;
 use serde_json::Value;
 
@@ -40,13 +41,13 @@ fn play(scenario: &str, seconds: usize, idle_policy: IdlePolicy) -> Vec<String> 
         // short enough that tasks expire in the course of the test
         retention: 3 * SECOND,
         stale_after: 10 * SECOND,
-        threads: true,
         full_names: false,
         idle_share: 0.3,
         state: None,
         learned: None,
     };
-    let mut sampler = Sampler::new(host, sources, options).unwrap();
+    let mut sampler =
+        Sampler::new(host.clone(), Box::new(ProcfsReader::open(&host, true).unwrap()), sources, options).unwrap();
     let mut before = Before::default();
     let mut documents = Vec::new();
     for _ in 0..seconds {

@@ -177,13 +177,17 @@ pub(crate) fn rendering(root: &Path, names: NameStyle, rounds: usize) -> anyhow:
         processes: Processes::All,
         retention: Duration::from_secs(60),
         stale_after: Duration::from_secs(10),
-        threads: false,
         full_names: names != NameStyle::Native,
         idle_share: 0.3,
         state: None,
         learned: None,
     };
-    let mut sampler = Sampler::new(host.clone(), powercap::discover(&host).sources, options)?;
+    let mut sampler = Sampler::new(
+        host.clone(),
+        Box::new(ProcfsReader::open(&host, false)?),
+        powercap::discover(&host).sources,
+        options,
+    )?;
     sampler.step(clock::now())?;
     std::thread::sleep(BETWEEN);
     let snapshot = sampler.step(clock::now())?;

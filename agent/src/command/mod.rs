@@ -9,12 +9,16 @@ pub mod zones;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
 use crate::config::Settings;
 use crate::host::{self, HostRoot};
 use crate::sampler::Options;
 use crate::source::discover::{DiscoverOptions, Discovery, discover};
 use crate::source::integrate::ProbeMode;
 use crate::source::model;
+use crate::usage::UsageReader;
+use crate::usage::procfs::ProcfsReader;
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +79,14 @@ pub fn sources(settings: &Settings) -> Discovery {
     discover(&settings.root, &options)
 }
 
+/// Opens the reader of usage that the settings ask for.
+pub fn usage(settings: &Settings) -> anyhow::Result<Box<dyn UsageReader>> {
+    let proc = settings.root.proc("");
+    let reader = ProcfsReader::open(&settings.root, settings.threads)
+        .with_context(|| format!("can't read {}; is it mounted? --root names another root", proc.display()))?;
+    Ok(Box::new(reader))
+}
+
 /// What the sampler is told.
 pub fn sampler_options(settings: &Settings) -> Options {
     use crate::config::NameStyle;
@@ -85,7 +97,6 @@ pub fn sampler_options(settings: &Settings) -> Options {
         processes: settings.processes,
         retention: settings.retention,
         stale_after: settings.stale_after,
-        threads: settings.threads,
         full_names: settings.names.contains(&NameStyle::Kepler) || settings.names.contains(&NameStyle::Scaphandre),
         idle_share: idle_share(&settings.root),
         state: settings.state.clone(),

@@ -36,7 +36,6 @@ use crate::source::discover::{Role, node_zones};
 use crate::source::{ReadError, Reading, Source, Zone};
 use crate::usage::UsageReader;
 use crate::usage::cpu::{CpuMeter, Topology};
-use crate::usage::procfs::ProcfsReader;
 use crate::usage::stat::{MachineStat, parse_machine};
 use crate::usage::table::{Delta, Task, TaskClass, TaskIx, TaskTable};
 use crate::workload::groups::{Groups, Places};
@@ -67,8 +66,6 @@ pub struct Options {
     pub retention: Duration,
     /// How long a silent zone's figures are shown as stale.
     pub stale_after: Duration,
-    /// Whether threads are told apart, so that a process is charged for each package it ran on.
-    pub threads: bool,
     /// Whether program and command line of tasks are read.
     pub full_names: bool,
     /// Idle power over full power of this class of machine.
@@ -157,10 +154,14 @@ pub enum StartError {
 }
 
 impl Sampler {
-    /// Starts on a machine with these sources. Takes no sample yet.
-    pub fn new(host: HostRoot, sources: Vec<Box<dyn Source>>, options: Options) -> Result<Self, StartError> {
+    /// Starts on a machine with this reader of usage and these sources. Takes no sample yet.
+    pub fn new(
+        host: HostRoot,
+        usage: Box<dyn UsageReader>,
+        sources: Vec<Box<dyn Source>>,
+        options: Options,
+    ) -> Result<Self, StartError> {
         let proc = |source| StartError::Proc { path: host.proc("").display().to_string(), source };
-        let usage = Box::new(ProcfsReader::open(&host, options.threads).map_err(proc)?);
         let mut stat = MachineStat::default();
         let stat_text = std::fs::read(host.proc("stat")).map_err(proc)?;
         parse_machine(&stat_text, &mut stat);

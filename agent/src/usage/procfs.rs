@@ -33,9 +33,9 @@ use rustix::io::{Errno, pread};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use self::path::{TaskPath, parse_pid, raise_fd_limit};
-use super::UsageReader;
 use super::stat::{self, TaskStat};
 use super::table::{Delta, LastChild, Task, TaskClass, TaskIx, TaskTable};
+use super::{Method, Status, UsageReader};
 use crate::clock::Moment;
 use crate::host::HostRoot;
 use crate::workload::cgroup;
@@ -221,7 +221,7 @@ impl ProcfsReader {
         *state = State { fd, run_ns, child_ns, single, alive: true, ..State::default() };
         self.order.push(ix);
         if mine > 0 {
-            out.push(Delta { task: ix, cpu_ns: mine, cpu: single.then_some(stat.cpu) });
+            out.push(Delta::time(ix, mine, single.then_some(stat.cpu)));
         }
         if self.threads && !single {
             self.read_threads(ix, &path);
@@ -298,7 +298,7 @@ impl ProcfsReader {
             if self.threads && !now_single {
                 self.push_threads(ix, &path, ran, out);
             } else {
-                out.push(Delta { task: ix, cpu_ns: ran, cpu: now_single.then_some(stat.cpu) });
+                out.push(Delta::time(ix, ran, now_single.then_some(stat.cpu)));
             }
         }
         if self.states[ix.index()].balance != 0 {
@@ -382,7 +382,7 @@ impl ProcfsReader {
             t.ppid = ppid;
             t.cpu_ns += ns;
         }
-        out.push(Delta { task: ix, cpu_ns: ns, cpu: None });
+        out.push(Delta::time(ix, ns, None));
     }
 
     /// Takes leave of a task that is gone.
@@ -448,11 +448,11 @@ impl ProcfsReader {
             let part = ns.saturating_sub(before.get(&tid).copied().unwrap_or(0)).min(left);
             if part > 0 {
                 left -= part;
-                out.push(Delta { task: ix, cpu_ns: part, cpu: Some(cpu) });
+                out.push(Delta::time(ix, part, Some(cpu)));
             }
         }
         if left > 0 {
-            out.push(Delta { task: ix, cpu_ns: left, cpu: None });
+            out.push(Delta::time(ix, left, None));
         }
         self.states[ix.index()].threads = threads.into_iter().map(|(tid, ns, _)| (tid, ns)).collect();
     }
@@ -547,6 +547,10 @@ impl UsageReader for ProcfsReader {
             table.forget_unused_paths();
         }
         Ok(())
+    }
+
+    fn status(&self) -> Status {
+        Status { method: Method::Procfs, ..Status::default() }
     }
 }
 

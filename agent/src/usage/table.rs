@@ -113,6 +113,17 @@ impl Task {
     }
 }
 
+/// What hardware counters told of a task while it ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Core cycles.
+    pub cycles: u64,
+    /// Instructions retired.
+    pub instructions: u64,
+    /// Misses of the last-level cache.
+    pub misses: u64,
+}
+
 /// CPU time that one task used since the last sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delta {
@@ -122,6 +133,15 @@ pub struct Delta {
     pub cpu_ns: u64,
     /// The CPU it ran on; `None` if it may have been several.
     pub cpu: Option<u32>,
+    /// What counters told, if they were on.
+    pub events: Option<Events>,
+}
+
+impl Delta {
+    /// CPU time, and nothing told by counters.
+    pub fn time(task: TaskIx, cpu_ns: u64, cpu: Option<u32>) -> Self {
+        Self { task, cpu_ns, cpu, events: None }
+    }
 }
 
 /// All tasks.

@@ -24,6 +24,7 @@ use crate::source::integrate::ProbeMode;
 use crate::source::model;
 use crate::twin::scenario::{Event, Scenario, What};
 use crate::twin::{Truth, Twin};
+use crate::usage::procfs::ProcfsReader;
 
 /// Time between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -142,14 +143,15 @@ fn start(host: &HostRoot, state: &Path, setup: Setup) -> Result<Sampler, StartEr
         processes: Processes::All,
         retention: Duration::from_secs(60),
         stale_after: Duration::from_secs(10),
-        threads: setup.threads,
         full_names: false,
         idle_share: model::idle_share_prior(&model::CpuInfo::parse(&cpuinfo)),
         state: Some(state.to_owned()),
         learned: None,
     };
     let found = discover(host, &DiscoverOptions::all(ProbeMode::Stepped));
-    Sampler::new(host.clone(), found.sources, options)
+    let usage = ProcfsReader::open(host, setup.threads)
+        .map_err(|source| StartError::Proc { path: host.proc("").display().to_string(), source })?;
+    Sampler::new(host.clone(), Box::new(usage), found.sources, options)
 }
 
 /// A folder in memory if there is one, removed at the end.
