@@ -12,6 +12,7 @@ pub mod export;
 pub mod host;
 pub mod journal;
 pub mod ledger;
+pub mod perf;
 pub mod sampler;
 pub mod snapshot;
 pub mod source;

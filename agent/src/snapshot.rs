@@ -84,7 +84,8 @@ impl ZoneView {
 /// What is known of a task beside figures. Shared between samples; texts are rendered once.
 #[derive(Debug, Default)]
 pub struct TaskLabels {
-    /// Process id as shown: digits, or `412+` for unseen children of 412.
+    /// Process id as shown: digits, or `412+` for unseen children of 412 (`412+1` … where they were in several
+    /// control groups).
     pub pid: String,
     /// The kernel's name for it.
     pub comm: String,

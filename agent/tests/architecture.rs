@@ -20,10 +20,11 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("host", &[], "the bottom: paths and bounded reads, knows nobody"),
     ("tasks", &[], "the bottom: names and stops tasks, knows nobody"),
     // Readers: what the machine says. None knows who asks.
-    ("source", &["clock", "host"], "readers of joules"),
+    ("perf", &[], "the bottom: one system call, knows nobody"),
+    ("source", &["clock", "host", "perf"], "readers of joules"),
     (
         "usage",
-        &["clock", "host", "workload::cgroup"],
+        &["clock", "host", "perf", "workload::cgroup"],
         "readers of CPU time; the cgroup's path is parsed by who knows paths",
     ),
     ("workload", &["clock", "host", "usage::table"], "names of what runs; tasks are told apart by the table's types"),
@@ -86,7 +87,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     (
         "config",
-        &["attribution::IdlePolicy", "host", "source::SourceKind"],
+        &["attribution::IdlePolicy", "host", "source::SourceKind", "usage::Choice"],
         "what the operator may say, and in which words",
     ),
     ("cli", &["config", "host"], "flags are settings"),
@@ -119,7 +120,10 @@ const LONGEST: usize = 600;
 const LONGER: &[(&str, usize, &str)] = &[];
 
 /// Where `unsafe` may appear, and why.
-const UNSAFE: &[(&str, &str)] = &[("source/perf_rapl/sys.rs", "perf_event_open has no safe wrapper")];
+const UNSAFE: &[(&str, &str)] = &[
+    ("perf.rs", "perf_event_open has no safe wrapper"),
+    ("usage/bpf/counters.rs", "aya can't put an open event into a map"),
+];
 
 /// Ways to read a clock. `Instant::now` of tokio is one too: its clock can be paused by tests.
 const CLOCKS: &[&str] = &["SystemTime::now", "Instant::now", "UnixTime::now", "clock_gettime"];

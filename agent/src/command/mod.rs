@@ -9,16 +9,13 @@ pub mod zones;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
 use crate::config::Settings;
 use crate::host::{self, HostRoot};
 use crate::sampler::Options;
 use crate::source::discover::{DiscoverOptions, Discovery, discover};
 use crate::source::integrate::ProbeMode;
 use crate::source::model;
-use crate::usage::UsageReader;
-use crate::usage::procfs::ProcfsReader;
+use crate::usage::{self, UsageReader, Wish};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +77,16 @@ pub fn sources(settings: &Settings) -> Discovery {
 }
 
 /// Opens the reader of usage that the settings ask for.
-pub fn usage(settings: &Settings) -> anyhow::Result<Box<dyn UsageReader>> {
-    let proc = settings.root.proc("");
-    let reader = ProcfsReader::open(&settings.root, settings.threads)
-        .with_context(|| format!("can't read {}; is it mounted? --root names another root", proc.display()))?;
-    Ok(Box::new(reader))
+pub fn usage_reader(settings: &Settings) -> anyhow::Result<Box<dyn UsageReader>> {
+    let wish = Wish { choice: settings.usage, counters: settings.counters, threads: settings.threads };
+    let opened = usage::open(&settings.root, wish)?;
+    if let Some(why) = opened.without_bpf {
+        tracing::info!("usage is read from /proc: {why}");
+    }
+    if let Some(why) = opened.without_counters {
+        tracing::warn!("counters are not used: {why}");
+    }
+    Ok(opened.reader)
 }
 
 /// What the sampler is told.

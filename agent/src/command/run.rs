@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, sampler_options, sources, usage};
+use super::{Exit, sampler_options, sources, usage_reader};
 use crate::config::Settings;
 use crate::export::{View, http, kepler, own, pages::Pages, web_config::WebConfig};
 use crate::sampler::Sampler;
@@ -40,7 +40,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     }
     let names = kubelet.is_some().then(|| Arc::new(KubeletNames::default()));
     let sampler =
-        Sampler::new(settings.root.clone(), usage(&settings)?, discovery.sources, sampler_options(&settings))?;
+        Sampler::new(settings.root.clone(), usage_reader(&settings)?, discovery.sources, sampler_options(&settings))?;
     let published = Published::new(Snapshot::empty(Arc::clone(sampler.node())));
     let view = Arc::new(View {
         names: settings.names.clone(),

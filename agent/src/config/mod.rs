@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::attribution::IdlePolicy;
 use crate::host::HostRoot;
 use crate::source::SourceKind;
+use crate::usage::Choice;
 pub use file::ConfigError;
 pub use layer::{Layer, Origin, Surroundings};
 use quantity::{Floor, Period, Watts};
@@ -66,7 +67,19 @@ pub struct Partial {
           value_parser = words::pick::<SourceKind>())]
     pub sources: Option<Vec<Pick<SourceKind>>>,
 
-    /// Tell the threads of a process apart, so that it is charged for each package it ran on. Costs more CPU time.
+    /// How the agent learns who ran: from the kernel by BPF, or from /proc. "auto" takes BPF where the kernel and the
+    /// agent's rights allow it; ebbtide-agent check says what is missing where they don't.
+    #[arg(long, value_name = "METHOD", help_heading = "Measuring", value_parser = words::one::<Choice>())]
+    pub usage: Option<One<Choice>>,
+
+    /// Count cycles, instructions and cache misses of each task and weigh by them, where the processor has counters.
+    /// Needs BPF, and costs a fraction of a microsecond at each context switch.
+    #[arg(long, value_name = "BOOL", help_heading = "Measuring", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub counters: Option<bool>,
+
+    /// Tell the threads of a process apart also where /proc is read, so that it is charged for each package it ran on.
+    /// Costs more CPU time. BPF always tells them apart.
     #[arg(long, value_name = "BOOL", help_heading = "Measuring", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub threads: Option<bool>,
@@ -177,7 +190,11 @@ pub struct Settings {
     pub stale_after: Duration,
     /// Kinds of sensors that may be used; never empty.
     pub sources: BTreeSet<SourceKind>,
-    /// Whether threads are weighed one by one.
+    /// How usage is read.
+    pub usage: Choice,
+    /// Whether hardware counters are used.
+    pub counters: bool,
+    /// Whether threads are told apart in `/proc`.
     pub threads: bool,
     /// The operator's load curve.
     pub model: Option<ModelLoad>,
@@ -255,6 +272,8 @@ impl Partial {
             fast_interval: self.fast_interval.or(lower.fast_interval),
             stale_after: self.stale_after.or(lower.stale_after),
             sources: self.sources.or(lower.sources),
+            usage: self.usage.or(lower.usage),
+            counters: self.counters.or(lower.counters),
             threads: self.threads.or(lower.threads),
             model_idle: self.model_idle.or(lower.model_idle),
             model_full: self.model_full.or(lower.model_full),
@@ -296,6 +315,11 @@ impl Partial {
         if sources.is_empty() {
             return conflict("sources", "leaves no sensor at all", "name at least one, or \"all\"");
         }
+        let usage = self.usage.map_or(Choice::Auto, |one| one.0);
+        let counters = self.counters.unwrap_or(false);
+        if counters && usage == Choice::Procfs {
+            return conflict("counters", "needs BPF, but usage is \"procfs\"", "set usage to \"auto\" or \"bpf\"");
+        }
         let names: BTreeSet<NameStyle> = match &self.names {
             Some(names) => names.iter().map(|one| one.0).collect(),
             None => BTreeSet::from([NameStyle::Native]),
@@ -310,6 +334,8 @@ impl Partial {
             fast_interval,
             stale_after,
             sources,
+            usage,
+            counters,
             threads: self.threads.unwrap_or(false),
             model,
             idle_policy: self.idle_policy.map_or(IdlePolicy::Unallocated, |one| one.0),
@@ -394,6 +420,8 @@ impl From<&Settings> for Partial {
             fast_interval: Some(Period::clamped(s.fast_interval)),
             stale_after: Some(Period::clamped(s.stale_after)),
             sources: Some(Pick::list(&s.sources)),
+            usage: Some(One(s.usage)),
+            counters: Some(s.counters),
             threads: Some(s.threads),
             model_idle: s.model.map(|m| Watts(m.idle)),
             model_full: s.model.map(|m| Watts(m.full)),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::value::{Expected, Text, deserialize};
 use crate::attribution::IdlePolicy;
 use crate::source::SourceKind;
+use crate::usage::Choice;
 
 /// A closed set of words.
 pub trait Word: Copy + Ord + Send + Sync + 'static {
@@ -100,6 +101,18 @@ impl Word for WorkloadKind {
 
     fn word(self) -> &'static str {
         self.as_str()
+    }
+}
+
+impl Word for Choice {
+    const ALL: &'static [Self] = &[Self::Auto, Self::Bpf, Self::Procfs];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Bpf => "bpf",
+            Self::Procfs => "procfs",
+        }
     }
 }
 

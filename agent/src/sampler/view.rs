@@ -100,7 +100,11 @@ impl Sampler {
     pub(super) fn label(&self, ix: TaskIx, task: &Task) -> TaskLabels {
         let at = cgroup::identify(&task.cgroup);
         let mut labels = TaskLabels {
-            pid: if task.class == TaskClass::EndedChildren { format!("{}+", task.pid) } else { task.pid.to_string() },
+            pid: match (task.class, task.sibling) {
+                (TaskClass::EndedChildren, 0) => format!("{}+", task.pid),
+                (TaskClass::EndedChildren, n) => format!("{}+{n}", task.pid),
+                _ => task.pid.to_string(),
+            },
             comm: task.comm.to_text(),
             container: at.container.map(|c| c.id).unwrap_or_default(),
             ..TaskLabels::default()

@@ -7,10 +7,10 @@
 
 mod cross_check;
 mod event;
-mod sys;
 
 use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use ebbtide_proto::ZoneId;
@@ -21,6 +21,7 @@ use super::powercap::{RAPL_ERROR, default_limit, package_wide, unique_names};
 use super::{CounterShape, Found, Quality, ReadError, Reading, Skipped, Source, SourceKind, Zone, ZoneKind};
 use crate::clock::Moment;
 use crate::host::{self, HostRoot};
+use crate::perf;
 
 const PRIVILEGE: &str =
     "run as root, or: setcap cap_perfmon+ep /usr/bin/ebbtide-agent, or: sysctl kernel.perf_event_paranoid=0";
@@ -45,6 +46,12 @@ struct Counter {
 trait Count: Send {
     /// The count since it was opened.
     fn count(&mut self) -> io::Result<u64>;
+}
+
+impl Count for perf::OpenEvent {
+    fn count(&mut self) -> io::Result<u64> {
+        perf::OpenEvent::count(self)
+    }
 }
 
 /// How the PMU is reached: the system's calls, or a test's.
@@ -94,11 +101,11 @@ pub fn for_cross_check(host: &HostRoot, skipped: &mut Vec<Skipped>) -> Option<Pe
 
 fn open_real(host: &HostRoot, wanted: fn(ZoneKind) -> bool, skipped: &mut Vec<Skipped>) -> Option<PerfRapl> {
     // the numbers in a made-up /sys would open events of this machine's real PMUs
-    if !sys::is_sysfs(&host.sys("bus/event_source/devices")) {
+    if !is_sysfs(&host.sys("bus/event_source/devices")) {
         return None;
     }
     let wait = || std::thread::sleep(FIRST_COUNT.1);
-    let open = |pmu, config, cpu| sys::open(pmu, config, cpu).map(|event| Box::new(event) as Box<dyn Count>);
+    let open = |pmu, config, cpu| perf::open(pmu, config, cpu).map(|event| Box::new(event) as Box<dyn Count>);
     open_all(host, wanted, &Access { open: &open, wait: &wait }, skipped)
 }
 
@@ -239,6 +246,13 @@ fn places(host: &HostRoot, mask: &str) -> Vec<Place> {
         places.retain(|p| told.insert(p.package));
     }
     places
+}
+
+/// Whether `path` is in a real sysfs, and not in a tree that was made to look like one.
+fn is_sysfs(path: &Path) -> bool {
+    const SYSFS_MAGIC: i64 = 0x6265_6572;
+    #[allow(clippy::useless_conversion, reason = "the type of f_type differs between architectures")]
+    rustix::fs::statfs(path).is_ok_and(|fs| i64::try_from(fs.f_type) == Ok(SYSFS_MAGIC))
 }
 
 #[cfg(test)]

@@ -71,6 +71,8 @@ pub struct Task {
     pub ended: Option<Moment>,
     /// Changes when name, user or cgroup do.
     pub version: u32,
+    /// Tells apart several rows of one parent's [`TaskClass::EndedChildren`].
+    pub sibling: u32,
     /// Name of the child that was last seen to live or end: what unseen children are called.
     pub child: Option<LastChild>,
 }
@@ -103,13 +105,14 @@ impl Task {
             cpu_ns: 0,
             ended: None,
             version: 0,
+            sibling: 0,
             child: None,
         }
     }
 
     /// A number that orders tasks the same way whatever slots they have: decides ties in splits.
     pub fn order(&self) -> u64 {
-        (u64::from(self.pid) << 32) ^ (self.start << 3) ^ self.class as u64
+        (u64::from(self.pid) << 32) ^ (self.start << 3) ^ self.class as u64 ^ (u64::from(self.sibling) << 48)
     }
 }
 

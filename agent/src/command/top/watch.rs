@@ -7,7 +7,7 @@ use super::background::Background;
 use super::before::Before;
 use super::picture::Picture;
 use crate::clock::{self, Moment};
-use crate::command::{sampler_options, sources, usage};
+use crate::command::{sampler_options, sources, usage_reader};
 use crate::config::{Processes, Settings};
 use crate::sampler::{Options, Sampler};
 use crate::snapshot::ZoneState;
@@ -38,7 +38,7 @@ impl Watch {
             full_names: false,
             ..sampler_options(settings)
         };
-        let sampler = Sampler::new(settings.root.clone(), usage(settings)?, sources(settings).sources, options)?;
+        let sampler = Sampler::new(settings.root.clone(), usage_reader(settings)?, sources(settings).sources, options)?;
         let every = settings.interval;
         let first = if haste { every.min(HASTE) } else { every };
         Ok(Self { sampler, before: Before::default(), every, first, due: None })

@@ -1,12 +1,9 @@
-//! The system call behind a perf event.
+//! The system call behind a perf event, for whoever counts: energy or cycles.
 #![allow(unsafe_code, reason = "perf_event_open has no safe wrapper among the dependencies")]
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::FromRawFd;
-use std::path::Path;
-
-use super::Count;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 
 /// The first published layout of `perf_event_attr` (`PERF_ATTR_SIZE_VER0`), which each kernel
 /// accepts; later fields are zero for it. `include/uapi/linux/perf_event.h`.
@@ -31,19 +28,26 @@ const FD_CLOEXEC: libc::c_ulong = 8;
 const _: () = assert!(size_of::<Attr>() == 64);
 
 /// An open event, counting.
-pub(super) struct OpenEvent(File);
+pub struct OpenEvent(File);
 
-impl Count for OpenEvent {
-    fn count(&mut self) -> io::Result<u64> {
+impl OpenEvent {
+    /// Its count since it was opened.
+    pub fn count(&mut self) -> io::Result<u64> {
         let mut value = [0; 8];
         self.0.read_exact(&mut value)?;
         Ok(u64::from_ne_bytes(value))
     }
 }
 
+impl AsFd for OpenEvent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Opens event `config` of the PMU `pmu` on CPU `cpu`, for all processes; it counts at once.
 /// Needs `CAP_PERFMON`, or `kernel.perf_event_paranoid` of 0 or less.
-pub(super) fn open(pmu: u32, config: u64, cpu: u32) -> io::Result<OpenEvent> {
+pub fn open(pmu: u32, config: u64, cpu: u32) -> io::Result<OpenEvent> {
     let cpu = libc::c_int::try_from(cpu).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let attr = Attr { kind: pmu, size: ATTR_SIZE, config, ..Attr::default() };
     let (any_process, no_group): (libc::pid_t, libc::c_int) = (-1, -1);
@@ -53,11 +57,4 @@ pub(super) fn open(pmu: u32, config: u64, cpu: u32) -> io::Result<OpenEvent> {
     let fd = libc::c_int::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
     Ok(OpenEvent(unsafe { File::from_raw_fd(fd) }))
-}
-
-/// Whether `path` is in a real sysfs, and not in a tree that was made to look like one.
-pub(super) fn is_sysfs(path: &Path) -> bool {
-    const SYSFS_MAGIC: i64 = 0x6265_6572;
-    #[allow(clippy::useless_conversion, reason = "the type of f_type differs between architectures")]
-    rustix::fs::statfs(path).is_ok_and(|fs| i64::try_from(fs.f_type) == Ok(SYSFS_MAGIC))
 }

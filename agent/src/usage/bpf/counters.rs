@@ -1,0 +1,92 @@
+//! Hardware events for the program that reads them at each context switch.
+#![allow(unsafe_code, reason = "aya puts only buffers of its own into arrays of perf events")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use super::Unusable;
+use crate::host::{self, HostRoot};
+use crate::perf::{self, OpenEvent};
+
+/// Something that is counted: the name of its map, and type and configuration for `perf_event_open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Name of the map in `ebpf/usage.bpf.c`.
+    pub map: &'static str,
+    /// `PERF_TYPE_…`
+    pub kind: u32,
+    /// `PERF_COUNT_…`
+    pub config: u64,
+}
+
+const HARDWARE: u32 = 0;
+
+/// What is counted: `PERF_COUNT_HW_CPU_CYCLES`, `…_INSTRUCTIONS` and `…_CACHE_MISSES`, the last of which is that of
+/// the last level on most processors (perf_event_open(2)).
+pub const EVENTS: [Event; 3] = [
+    Event { map: "cycles", kind: HARDWARE, config: 0 },
+    Event { map: "instructions", kind: HARDWARE, config: 1 },
+    Event { map: "misses", kind: HARDWARE, config: 3 },
+];
+
+/// Numbers of the CPUs that are online.
+pub(super) fn online(host: &HostRoot) -> Vec<u32> {
+    let text = host::read_line(&host.sys("devices/system/cpu/online")).unwrap_or_default();
+    text.split(',')
+        .filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+/// Opens `event` on each CPU.
+pub(super) fn open(event: Event, cpus: &[u32]) -> Result<Vec<OpenEvent>, Unusable> {
+    let open = |&cpu: &u32| perf::open(event.kind, event.config, cpu);
+    cpus.iter().map(open).collect::<io::Result<_>>().map_err(|source| Unusable::NoEvent { event: event.map, source })
+}
+
+/// The part of `union bpf_attr` for changes of maps, `include/uapi/linux/bpf.h`.
+#[repr(C)]
+struct Update {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+
+/// Puts an open event into place `cpu` of an array of perf events. The array holds on to it.
+pub(super) fn put(map: BorrowedFd<'_>, cpu: u32, event: &OpenEvent) -> io::Result<()> {
+    let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
+    let value = number(event.as_fd())?;
+    let update = Update {
+        map: number(map)?,
+        padding: 0,
+        key: (&raw const cpu).expose_provenance() as u64,
+        value: (&raw const value).expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: `update` is as long as is said and, with `cpu` and `value` that it points to, outlives the call; keys and
+    // values of this kind of map have four bytes, and the kernel only reads them.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const update, size_of::<Update>()) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn online_cpus_are_ranges() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sys/devices/system/cpu");
+        std::fs::create_dir_all(&file).unwrap();
+        std::fs::write(file.join("online"), "0-2,5,8-9\n").unwrap();
+        assert_eq!(online(&HostRoot::new(dir.path())), [0, 1, 2, 5, 8, 9]);
+        assert_eq!(online(&HostRoot::new("/nowhere")), [0; 0]);
+    }
+}

@@ -1,0 +1,216 @@
+//! The programs in the kernel: loading, one pass over all tasks, what ended since the last look.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use aya::maps::{Array, Map, MapData, RingBuf};
+use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::{Btf, Ebpf, EbpfLoader};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::counters::{self, Event};
+use super::{Feed, Lost};
+use crate::host::HostRoot;
+use crate::perf::OpenEvent;
+
+/// Built from `ebpf/usage.bpf.c` by `make ebpf`.
+static USAGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/usage.bpf.o"));
+
+/// The same with `task_switched`.
+static COUNTERS: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/counters.bpf.o"));
+
+/// Bytes for what ended between two samples; about 16,000 threads.
+const RING: u32 = 2 << 20;
+/// The kernel hands out at most this much at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Why the programs can't be used here.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// What is measured isn't the machine that runs the agent.
+    #[error("the measured root has no /proc of this machine")]
+    OtherMachine,
+    /// The agent sees only part of the machine.
+    #[error("the agent runs in a pid namespace of its own")]
+    Namespace,
+    /// Counters were asked for, but usage comes from `/proc`.
+    #[error("they are read by BPF, and usage is read from /proc")]
+    NotBpf,
+    /// An event can't be opened.
+    #[error("the processor doesn't count {event} here: {source}")]
+    NoEvent {
+        /// Which.
+        event: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel doesn't describe its types.
+    #[error("the kernel has no BTF (/sys/kernel/btf/vmlinux): {0}")]
+    NoBtf(aya::BtfError),
+    /// It doesn't take the object or one of its maps.
+    #[error("the kernel doesn't take the maps: {}", chain(.0))]
+    Object(#[from] aya::EbpfError),
+    /// It doesn't take a program.
+    #[error("the kernel doesn't take the program {program}: {}", chain(.source))]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        source: aya::programs::ProgramError,
+    },
+    /// A map can't be used.
+    #[error("the map {0} can't be used")]
+    Map(&'static str),
+}
+
+/// An error with all its causes; the kernel's own words come last.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // the log of the verifier has a hundred lines
+        let line = cause_text.lines().next().unwrap_or_default();
+        if !text.contains(line) {
+            text = format!("{text}: {line}");
+        }
+        next = cause.source();
+    }
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+impl Unusable {
+    /// Whether more rights would help.
+    pub fn denied(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return io.kind() == io::ErrorKind::PermissionDenied;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
+/// Loaded programs. All of it is gone from the kernel when this is dropped, or when the process ends in any way.
+pub(super) struct Kernel {
+    ebpf: Ebpf,
+    ended: RingBuf<MapData>,
+    lost: Array<MapData, u64>,
+    /// They count for as long as they are open.
+    _events: Vec<OpenEvent>,
+    /// An array forgets its events when the descriptor is closed through which they came.
+    _arrays: Vec<MapData>,
+}
+
+impl Kernel {
+    /// Loads and attaches the programs, with those that read `events` if there are any. Needs `CAP_BPF` and
+    /// `CAP_PERFMON`, which may be dropped afterwards.
+    pub(super) fn load(host: &HostRoot, events: &[Event]) -> Result<Self, Unusable> {
+        // before 5.11 maps count as locked memory; later it doesn't matter
+        let all = Rlimit { current: None, maximum: None };
+        if setrlimit(Resource::Memlock, all).is_err() {
+            let most = getrlimit(Resource::Memlock).maximum;
+            let raised = setrlimit(Resource::Memlock, Rlimit { current: most, maximum: most });
+            tracing::debug!(?raised, "limit of locked memory");
+        }
+        let btf = Btf::from_sys_fs().map_err(Unusable::NoBtf)?;
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf)).map_max_entries("events", RING);
+        let cpus = counters::online(host);
+        let places = cpus.iter().max().map_or(1, |last| last + 1);
+        for event in events {
+            loader.map_max_entries(event.map, places);
+        }
+        // per-task storage is no map that aya could read; nothing but the programs does
+        loader.allow_unsupported_maps();
+        let mut ebpf = loader.load(if events.is_empty() { USAGE } else { COUNTERS })?;
+        let (mut open, mut arrays) = (Vec::new(), Vec::new());
+        for &event in events {
+            let Some(Map::PerfEventArray(array)) = ebpf.take_map(event.map) else {
+                return Err(Unusable::Map(event.map));
+            };
+            for (cpu, counting) in cpus.iter().zip(counters::open(event, &cpus)?) {
+                counters::put(array.fd().as_fd(), *cpu, &counting)
+                    .map_err(|source| Unusable::NoEvent { event: event.map, source })?;
+                open.push(counting);
+            }
+            arrays.push(array);
+        }
+        for name in ["tasks_all", "tasks_changed"] {
+            let wrong = |source| Unusable::Program { program: name, source };
+            let program: &mut Iter = program(&mut ebpf, name)?;
+            program.load("task", &btf).map_err(wrong)?;
+        }
+        let mut hooks = vec![("task_freed", "sched_process_free"), ("cgroup_made", "cgroup_mkdir")];
+        if !events.is_empty() {
+            hooks.push(("task_switched", "sched_switch"));
+        }
+        for (name, at) in hooks {
+            let wrong = |source| Unusable::Program { program: name, source };
+            let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
+            program.load(at, &btf).map_err(wrong)?;
+            program.attach().map_err(wrong)?;
+        }
+        let ended = map(&mut ebpf, "events")?;
+        let lost = map(&mut ebpf, "lost")?;
+        Ok(Self { ebpf, ended, lost, _events: open, _arrays: arrays })
+    }
+}
+
+/// A program of the object, as what it is.
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Unusable>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = aya::programs::ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(Unusable::Map(name))?;
+    program.try_into().map_err(|source| Unusable::Program { program: name, source })
+}
+
+/// A map of the object, as what it is.
+fn map<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, Unusable> {
+    ebpf.take_map(name).and_then(|m| m.try_into().ok()).ok_or(Unusable::Map(name))
+}
+
+impl Feed for Kernel {
+    fn pass(&mut self, everyone: bool, to: &mut Vec<u8>) -> io::Result<()> {
+        to.clear();
+        let name = if everyone { "tasks_all" } else { "tasks_changed" };
+        let mut stream = || -> Result<File, Box<dyn std::error::Error + Send + Sync>> {
+            let program: &mut Iter = program(&mut self.ebpf, name)?;
+            // a stream is read once, and so is its link
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into_file()?)
+        };
+        let mut file = stream().map_err(io::Error::other)?;
+        let mut len = 0;
+        loop {
+            to.resize(len + CHUNK, 0);
+            match file.read(to.get_mut(len..).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        to.truncate(len);
+        Ok(())
+    }
+
+    fn ended(&mut self, to: &mut Vec<u8>) {
+        to.clear();
+        // no more than fits at once, or a storm could keep the sampler here for ever
+        while to.len() < RING as usize
+            && let Some(record) = self.ended.next()
+        {
+            to.extend_from_slice(&record);
+        }
+    }
+
+    fn lost(&self) -> Lost {
+        let get = |i: u32| self.lost.get(&i, 0).unwrap_or(0);
+        Lost { tasks: get(0), ns: get(1), groups: get(2) }
+    }
+}
