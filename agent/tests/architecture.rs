@@ -122,7 +122,7 @@ const LONGER: &[(&str, usize, &str)] = &[];
 /// Where `unsafe` may appear, and why.
 const UNSAFE: &[(&str, &str)] = &[
     ("perf.rs", "perf_event_open has no safe wrapper"),
-    ("usage/bpf/counters.rs", "aya can't put an open event into a map"),
+    ("usage/bpf/sys.rs", "aya can't put an open event into a map; giving memory back is the C library's"),
 ];
 
 /// Ways to read a clock. `Instant::now` of tokio is one too: its clock can be paused by tests.

@@ -1,7 +1,8 @@
 //! What each thread was last known to have used, and what follows from a record that says more.
 //!
-//! A thread is known by the kernel's address of it and its start. What a record adds to its run time is charged to its
-//! process; what was never seen alive is left to `children`. The books are right whatever the order of records, and
+//! A thread is known by the kernel's address of it and its start: the address is used again at once, often by the next
+//! thread that is made. What a record adds to its run time is charged to its process; what was never seen alive is left
+//! to `children`. The books are right whatever the order of records, and
 //! if a record comes twice. They miss time only if the kernel lost the last word on a thread, which it counts.
 
 use std::collections::HashMap;
@@ -23,9 +24,13 @@ const TIDY: u32 = 64;
 
 /// The books.
 pub(super) struct Books {
-    threads: HashMap<u64, Thread, BuildHasherDefault<AddressHasher>>,
+    threads: Threads,
+    /// Those whose place another took in this sample; their last word comes with it.
+    replaced: Threads,
     paths: Paths,
     children: Children,
+    /// Start of each process in nanoseconds, by slot.
+    starts: Vec<u64>,
     now: Moment,
     everyone: bool,
     sample: u32,
@@ -34,6 +39,9 @@ pub(super) struct Books {
     short: Vec<Short>,
     ended: HashMap<u32, TaskIx>,
 }
+
+/// By address.
+type Threads = HashMap<u64, Thread, BuildHasherDefault<AddressHasher>>;
 
 /// One thread.
 struct Thread {
@@ -60,9 +68,11 @@ struct Rate {
 impl Books {
     pub(super) fn new(host: HostRoot) -> Self {
         Self {
-            threads: HashMap::default(),
+            threads: Threads::default(),
+            replaced: Threads::default(),
             paths: Paths::new(host),
             children: Children::default(),
+            starts: Vec::new(),
             now: Moment::default(),
             everyone: false,
             sample: 0,
@@ -84,7 +94,13 @@ impl Books {
         self.sample = self.sample.wrapping_add(1);
         self.paths.begin();
         self.ended.clear();
+        self.replaced.clear();
         self.short.clear();
+    }
+
+    /// Start of a process in nanoseconds.
+    fn started(&self, process: TaskIx) -> u64 {
+        self.starts.get(process.index()).copied().unwrap_or(0)
     }
 
     fn first(&self) -> bool {
@@ -134,6 +150,12 @@ impl Books {
             Some(ix) => ix,
             None => table.insert(Task { comm: p.comm, uid: p.uid, ..Task::new(t.tgid, start, class) }),
         };
+        if self.starts.len() <= ix.index() {
+            self.starts.resize(ix.index() + 1, 0);
+        }
+        if let Some(start) = self.starts.get_mut(ix.index()) {
+            *start = t.start_ns;
+        }
         if let Some(task) = table.get_mut(ix) {
             if task.comm != p.comm || task.uid != p.uid || task.cgroup != cgroup {
                 (task.comm, task.uid, task.cgroup) = (p.comm, p.uid, cgroup);
@@ -162,13 +184,14 @@ impl Books {
             counted: if first { Counted { run_ns: c.run_ns.max(t.run_ns), ..c } } else { Counted::default() },
             rate: None,
         };
+        let process_start = self.started(process);
         let thread = self.threads.entry(t.task).or_insert_with(fresh);
+        // a thread that calls exec takes over the id and the start of the first one; otherwise it is another thread
         if thread.start_ns != t.start_ns {
-            // a thread that calls exec takes the place of the first one, with its id and its start
-            if thread.process == process && t.leads() {
+            if thread.process == process && t.start_ns == process_start {
                 thread.start_ns = t.start_ns;
             } else {
-                *thread = fresh();
+                self.replaced.insert(t.task, std::mem::replace(thread, fresh()));
             }
         }
         thread.process = process;
@@ -181,10 +204,7 @@ impl Books {
         thread.run_ns = thread.run_ns.max(t.run_ns);
         if ran > 0 {
             let events = thread.count(c, ran);
-            if let Some(task) = table.get_mut(process) {
-                task.cpu_ns += ran;
-            }
-            out.push(Delta { task: process, cpu_ns: ran, cpu: Some(t.cpu), events });
+            charge(Delta { task: process, cpu_ns: ran, cpu: Some(t.cpu), events }, table, out);
         }
     }
 
@@ -211,17 +231,37 @@ impl Books {
 
     fn freed(&mut self, t: &ThreadRecord, c: Counted, p: ProcessRecord, table: &mut TaskTable, out: &mut Vec<Delta>) {
         let start = t.start_ns / TICK_NS;
-        let process = match self.threads.get(&t.task) {
-            Some(known) if known.start_ns == t.start_ns || (!t.leads() && known.tid == t.tid) => Some(known.process),
-            // a thread that came after the last pass, of a process that was there
-            _ => table.by_pid(t.tgid).filter(|&ix| {
-                table.get(ix).is_some_and(|k| if t.leads() { k.start == start } else { k.start <= start })
-            }),
+        let is_of = |ix: TaskIx| {
+            table
+                .get(ix)
+                .is_some_and(|p| p.pid == t.tgid && if t.leads() { p.start == start } else { p.start <= start })
         };
+        let same = |known: &Thread| known.start_ns == t.start_ns;
+        let took_over = |known: &Thread| is_of(known.process) && t.start_ns == self.started(known.process);
+        let (now, before) = (self.threads.get(&t.task), self.replaced.get(&t.task));
+        let thread = match (now, before) {
+            (Some(k), _) if same(k) => self.threads.remove(&t.task),
+            (_, Some(k)) if same(k) || took_over(k) => self.replaced.remove(&t.task),
+            (Some(k), _) if took_over(k) => self.threads.remove(&t.task),
+            _ => None,
+        };
+        if thread.as_ref().is_some_and(|thread| thread.missing.is_some()) {
+            self.missing = self.missing.saturating_sub(1);
+        }
+        let known = thread.as_ref().map(|thread| thread.process);
+        // a thread that came after the last pass may be of a process that was there
+        let process = known.filter(|ix| is_of(*ix)).or_else(|| table.by_pid(t.tgid).filter(|ix| is_of(*ix)));
         match process {
             Some(ix) => {
-                if table.get(ix).is_some_and(|k| k.pid == t.tgid) {
-                    self.ran(t, c, ix, table, out);
+                let before = thread.as_ref().map_or(0, |thread| thread.run_ns);
+                let ran = t.run_ns.saturating_sub(before);
+                // who was there before the first look and went since is charged with the next part only
+                if ran > 0 && (thread.is_some() || !self.first()) {
+                    let events = match thread {
+                        Some(mut thread) => thread.count(c, ran),
+                        None => (c.run_ns > 0).then_some(c.events),
+                    };
+                    charge(Delta { task: ix, cpu_ns: ran, cpu: Some(t.cpu), events }, table, out);
                 }
                 if t.leads() {
                     self.end(ix, table);
@@ -232,11 +272,6 @@ impl Books {
                 let events = (c.run_ns > 0).then_some(c.events);
                 self.short.push(Short { thread: *t, process: p, cgroup, events });
             }
-        }
-        if let Some(thread) = self.threads.remove(&t.task)
-            && thread.missing.is_some()
-        {
-            self.missing = self.missing.saturating_sub(1);
         }
     }
 
@@ -279,6 +314,14 @@ impl Books {
             self.children.forget_freed(table);
         }
     }
+}
+
+/// Adds to a task's time.
+fn charge(delta: Delta, table: &mut TaskTable, out: &mut Vec<Delta>) {
+    if let Some(task) = table.get_mut(delta.task) {
+        task.cpu_ns += delta.cpu_ns;
+    }
+    out.push(delta);
 }
 
 impl Thread {

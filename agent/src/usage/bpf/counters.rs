@@ -1,8 +1,6 @@
 //! Hardware events for the program that reads them at each context switch.
-#![allow(unsafe_code, reason = "aya puts only buffers of its own into arrays of perf events")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::Unusable;
 use crate::host::{self, HostRoot};
@@ -45,35 +43,6 @@ pub(super) fn online(host: &HostRoot) -> Vec<u32> {
 pub(super) fn open(event: Event, cpus: &[u32]) -> Result<Vec<OpenEvent>, Unusable> {
     let open = |&cpu: &u32| perf::open(event.kind, event.config, cpu);
     cpus.iter().map(open).collect::<io::Result<_>>().map_err(|source| Unusable::NoEvent { event: event.map, source })
-}
-
-/// The part of `union bpf_attr` for changes of maps, `include/uapi/linux/bpf.h`.
-#[repr(C)]
-struct Update {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
-
-/// Puts an open event into place `cpu` of an array of perf events. The array holds on to it.
-pub(super) fn put(map: BorrowedFd<'_>, cpu: u32, event: &OpenEvent) -> io::Result<()> {
-    let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
-    let value = number(event.as_fd())?;
-    let update = Update {
-        map: number(map)?,
-        padding: 0,
-        key: (&raw const cpu).expose_provenance() as u64,
-        value: (&raw const value).expose_provenance() as u64,
-        flags: 0,
-    };
-    // SAFETY: `update` is as long as is said and, with `cpu` and `value` that it points to, outlives the call; keys and
-    // values of this kind of map have four bytes, and the kernel only reads them.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_ELEM, &raw const update, size_of::<Update>()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

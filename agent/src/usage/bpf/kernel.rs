@@ -10,7 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::counters::{self, Event};
-use super::{Feed, Lost};
+use super::{Feed, Lost, sys};
 use crate::host::HostRoot;
 use crate::perf::OpenEvent;
 
@@ -133,7 +133,7 @@ impl Kernel {
                 return Err(Unusable::Map(event.map));
             };
             for (cpu, counting) in cpus.iter().zip(counters::open(event, &cpus)?) {
-                counters::put(array.fd().as_fd(), *cpu, &counting)
+                sys::put(array.fd().as_fd(), *cpu, &counting)
                     .map_err(|source| Unusable::NoEvent { event: event.map, source })?;
                 open.push(counting);
             }
@@ -154,6 +154,9 @@ impl Kernel {
             program.load(at, &btf).map_err(wrong)?;
             program.attach().map_err(wrong)?;
         }
+        drop(loader);
+        drop(btf);
+        sys::release_memory();
         let ended = map(&mut ebpf, "events")?;
         let lost = map(&mut ebpf, "lost")?;
         Ok(Self { ebpf, ended, lost, _events: open, _arrays: arrays })

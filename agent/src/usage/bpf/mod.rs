@@ -2,7 +2,8 @@
 //!
 //! `kernel` loads the programs of `ebpf/` and reads them, `record` is the layout of what they write, `books` keeps
 //! what each thread was last known to have used, `children` are processes that nobody saw alive, `groups` finds the
-//! paths of control groups, `counters` opens hardware events.
+//! paths of control groups, `counters` opens hardware
+//! events.
 //!
 //! Run time is the scheduler's own, in nanoseconds and for each thread. It is told when a task changed, and for the
 //! last time when the kernel frees it, after it left its CPU for good. So all of it is charged, to whom and where it
@@ -15,6 +16,7 @@ mod counters;
 mod groups;
 mod kernel;
 mod record;
+mod sys;
 
 use std::io;
 
@@ -142,5 +144,5 @@ fn sees_machine(host: &HostRoot) -> Result<(), Unusable> {
     Ok(())
 }
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;
