@@ -3,7 +3,8 @@
 //! A thread is known by the kernel's address of it and its start: the address is used again at once, often by the next
 //! thread that is made. What a record adds to its run time is charged to its process; what was never seen alive is left
 //! to `children`. The books are right whatever the order of records, and
-//! if a record comes twice. They miss time only if the kernel lost the last word on a thread, which it counts.
+//! if a record comes twice; only a process in which two other threads call exec between two samples may be told wrongly.
+//! They miss time only if the kernel lost the last word on a thread, which it counts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -98,11 +99,6 @@ impl Books {
         self.short.clear();
     }
 
-    /// Start of a process in nanoseconds.
-    fn started(&self, process: TaskIx) -> u64 {
-        self.starts.get(process.index()).copied().unwrap_or(0)
-    }
-
     fn first(&self) -> bool {
         self.sample == 1
     }
@@ -135,7 +131,7 @@ impl Books {
         let start = t.start_ns / TICK_NS;
         let class = if p.kernel { TaskClass::Kernel } else { TaskClass::Process };
         let known = match table.by_pid(t.tgid) {
-            Some(ix) if table.get(ix).is_some_and(|k| k.start == start) => Some(ix),
+            Some(ix) if started(&self.starts, ix) == t.start_ns => Some(ix),
             Some(other) => {
                 self.end(other, table);
                 None
@@ -184,11 +180,11 @@ impl Books {
             counted: if first { Counted { run_ns: c.run_ns.max(t.run_ns), ..c } } else { Counted::default() },
             rate: None,
         };
-        let process_start = self.started(process);
+        let process_start = started(&self.starts, process);
         let thread = self.threads.entry(t.task).or_insert_with(fresh);
         // a thread that calls exec takes over the id and the start of the first one; otherwise it is another thread
         if thread.start_ns != t.start_ns {
-            if thread.process == process && t.start_ns == process_start {
+            if thread.process == process && t.start_ns == process_start && t.run_ns >= thread.run_ns {
                 thread.start_ns = t.start_ns;
             } else {
                 self.replaced.insert(t.task, std::mem::replace(thread, fresh()));
@@ -230,14 +226,18 @@ impl Books {
     }
 
     fn freed(&mut self, t: &ThreadRecord, c: Counted, p: ProcessRecord, table: &mut TaskTable, out: &mut Vec<Delta>) {
-        let start = t.start_ns / TICK_NS;
+        let starts = self.starts.as_slice();
         let is_of = |ix: TaskIx| {
-            table
-                .get(ix)
-                .is_some_and(|p| p.pid == t.tgid && if t.leads() { p.start == start } else { p.start <= start })
+            let at = started(starts, ix);
+            let fits = if t.leads() { at == t.start_ns } else { at <= t.start_ns };
+            fits && table.get(ix).is_some_and(|p| p.pid == t.tgid)
         };
         let same = |known: &Thread| known.start_ns == t.start_ns;
-        let took_over = |known: &Thread| is_of(known.process) && t.start_ns == self.started(known.process);
+        // it called exec, and then another thread did, since it was last told of
+        let sample = self.sample;
+        let took_over = |known: &Thread| {
+            known.seen != sample && is_of(known.process) && t.start_ns == started(starts, known.process)
+        };
         let (now, before) = (self.threads.get(&t.task), self.replaced.get(&t.task));
         let thread = match (now, before) {
             (Some(k), _) if same(k) => self.threads.remove(&t.task),
@@ -314,6 +314,11 @@ impl Books {
             self.children.forget_freed(table);
         }
     }
+}
+
+/// Start of a process in nanoseconds.
+fn started(starts: &[u64], process: TaskIx) -> u64 {
+    starts.get(process.index()).copied().unwrap_or(0)
 }
 
 /// Adds to a task's time.

@@ -321,6 +321,7 @@ proptest! {
     fn all_run_time_is_charged_once(acts in prop::collection::vec(act(), 1..120), reuse: bool) {
         let mut b = Bench::new(false, |w| w.spawn(1, 1, 0, "init"));
         let (mut truth, mut told, mut next) = (0u64, 0u64, 2u32);
+        let mut execs = std::collections::BTreeSet::new();
         for act in acts {
             let mut w = b.world();
             let pick = |w: &World, who: u8| {
@@ -359,10 +360,14 @@ proptest! {
                 }
                 Act::Exec { who } => {
                     let Some(tid) = pick(&w, who) else { continue };
-                    w.exec(tid);
+                    // twice between two samples, with an address used again in between, is more than can be told
+                    if execs.insert(w.threads[&tid].record.tgid) {
+                        w.exec(tid);
+                    }
                 }
                 Act::Sample => {
                     drop(w);
+                    execs.clear();
                     told += b.sample().iter().map(|r| r.2).sum::<u64>();
                     prop_assert!(told <= truth, "{told} of {truth}");
                 }
