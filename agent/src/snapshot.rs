@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::ledger::ZoneAccount;
 use crate::source::discover::Role;
 use crate::source::{Quality, Zone};
+use crate::usage::Status;
 use crate::usage::table::TaskClass;
 
 /// Who measures, and how.
@@ -64,6 +65,22 @@ pub struct ZoneView {
     pub power: Option<Power>,
     /// What it draws when nothing runs.
     pub floor: Option<Floor>,
+}
+
+/// How it is known who ran, and what was missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How usage is read, and what was lost since the agent started.
+    pub status: Status,
+    /// Ends of tasks were lost since the sample before: somebody's CPU time is in nobody's name.
+    pub incomplete: bool,
+}
+
+impl Usage {
+    /// How good the division among tasks is, however good the zones are.
+    pub fn quality(&self) -> Quality {
+        if self.incomplete { Quality::Scaled } else { Quality::Measured }
+    }
 }
 
 impl ZoneView {
@@ -240,6 +257,8 @@ pub struct Snapshot {
     pub other_tasks: Vec<Energy>,
     /// Workloads.
     pub groups: Rows<GroupRow>,
+    /// How it is known who ran.
+    pub usage: Usage,
     /// What the agent costs.
     pub own: SelfCost,
 }
@@ -259,6 +278,7 @@ impl Snapshot {
             tasks: Rows::new(0),
             other_tasks: Vec::new(),
             groups: Rows::new(0),
+            usage: Usage::default(),
             own: SelfCost::default(),
         }
     }

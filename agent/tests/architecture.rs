@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
             "source::Quality",
             "source::Zone",
             "source::discover::Role",
+            "usage::Status",
             "usage::table::TaskClass",
         ],
         "types only",

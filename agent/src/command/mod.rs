@@ -1,6 +1,7 @@
 //! What the commands of `ebbtide-agent` do. Each file is one command; this one holds what they share.
 
 pub mod check;
+mod rights;
 pub mod run;
 pub mod top;
 pub mod twin;

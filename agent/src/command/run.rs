@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, sampler_options, sources, usage_reader};
+use super::{Exit, rights, sampler_options, sources, usage_reader};
 use crate::config::Settings;
 use crate::export::{View, http, kepler, own, pages::Pages, web_config::WebConfig};
 use crate::sampler::Sampler;
@@ -34,13 +34,15 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let tls = web.as_ref().is_some_and(WebConfig::is_tls);
     let listener = http::bind(settings.listen).await?;
     let kubelet = settings.kubelet.as_ref().map(kubelet).transpose()?;
+    let usage = usage_reader(&settings)?;
+    rights::keep_only(rights::NEEDED_FOR_SENSORS);
     let discovery = sources(&settings);
+    rights::keep_only(rights::NEEDED);
     for skipped in &discovery.skipped {
         tracing::info!("not used: {skipped}");
     }
     let names = kubelet.is_some().then(|| Arc::new(KubeletNames::default()));
-    let sampler =
-        Sampler::new(settings.root.clone(), usage_reader(&settings)?, discovery.sources, sampler_options(&settings))?;
+    let sampler = Sampler::new(settings.root.clone(), usage, discovery.sources, sampler_options(&settings))?;
     let published = Published::new(Snapshot::empty(Arc::clone(sampler.node())));
     let view = Arc::new(View {
         names: settings.names.clone(),

@@ -100,6 +100,40 @@ pub static SECTIONS: &[Section] = &[
     },
     Section {
         family: Family {
+            name: "ebbtide_agent_usage_info",
+            kind: Kind::Gauge,
+            help: "Always 1; the labels tell how it is known who ran (method), whether hardware counters are used (counters), and whether all of it could be told since the sample before (quality).",
+            labels: &["method", "counters", "quality"],
+        },
+        series: Series::Once(|c, f, out| {
+            let usage = c.snapshot.usage;
+            out.start(f)
+                .label("method", usage.status.method.as_str())
+                .label("counters", if usage.status.counters { "on" } else { "off" })
+                .label("quality", usage.quality().as_str())
+                .whole(1);
+        }),
+    },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_lost_exits_total",
+            kind: Kind::Counter,
+            help: "Ends of threads that the kernel could not tell because a buffer was full. What they used since the sample before is charged to nobody.",
+            labels: &[],
+        },
+        series: Series::Once(|c, f, out| out.start(f).whole(c.snapshot.usage.status.lost_exits)),
+    },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_lost_exits_cpu_seconds_total",
+            kind: Kind::Counter,
+            help: "CPU time over their lives of the threads whose ends were lost: the most that can be missing.",
+            labels: &[],
+        },
+        series: Series::Once(|c, f, out| out.start(f).nanoseconds(c.snapshot.usage.status.lost_ns)),
+    },
+    Section {
+        family: Family {
             name: "ebbtide_agent_tasks",
             kind: Kind::Gauge,
             help: "Processes and kernel threads that live.",

@@ -36,7 +36,7 @@ pub static PARTS: [Part; 4] = [
 ];
 
 /// What labels of Ebbtide's own names say, in the order of the document.
-pub static LABELS: [(&str, &str); 23] = [
+pub static LABELS: [(&str, &str); 25] = [
     ("node", "name of the node, [`node-name`](config.md#node-name)"),
     ("cpu", "the processor's name"),
     ("idle_policy", "who carries idle energy, [`idle-policy`](config.md#idle-policy)"),
@@ -59,6 +59,8 @@ pub static LABELS: [(&str, &str); 23] = [
         "`starting`, `live`, `stale` (silent; figures are the last ones known) or `absent` (silent for longer; no figures)",
     ),
     ("quality", "`measured`, `scaled` (from power, or converted), `modelled` (a load curve) or `stale`"),
+    ("method", "how it is known who ran: `bpf` or `procfs`"),
+    ("counters", "`on` or `off`: whether hardware counters refine the division"),
     ("path", "file or device that is read"),
     ("part", "`idle`: nobody's by policy; `residual`: nobody could be found for it"),
     ("from", "where the idle floor comes from: `set`, `learned` or `prior`"),
@@ -70,7 +72,10 @@ pub static LABELS: [(&str, &str); 23] = [
     ("runtime", "container runtime"),
     ("qos", "quality-of-service class of the pod"),
     ("slice", "systemd slice"),
-    ("pid", "process id; `412+` stands for children of 412 that lived and ended between two samples"),
+    (
+        "pid",
+        "process id; `412+` stands for children of 412 that lived and ended between two samples, `412+1` … for those in another control group",
+    ),
     ("comm", "the kernel's name of the process"),
 ];
 

@@ -105,6 +105,8 @@ pub struct Sampler {
     seq: u64,
     own: SelfCost,
     late: u64,
+    /// Lost ends of tasks until the last sample.
+    lost_exits: u64,
     // memory used again at each sample
     readings: Vec<Result<Reading, ReadError>>,
     deltas: Vec<Delta>,
@@ -247,6 +249,7 @@ impl Sampler {
             seq: 0,
             own: SelfCost::default(),
             late: 0,
+            lost_exits: 0,
             readings: Vec::new(),
             deltas: Vec::new(),
             demands: Vec::new(),

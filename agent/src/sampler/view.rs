@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{OWN_MEMORY_EVERY, Sampler, rows};
 use crate::clock::Moment;
 use crate::host::{self, HostRoot};
-use crate::snapshot::{GroupRow, Rows, Snapshot, TaskLabels, TaskRow};
+use crate::snapshot::{GroupRow, Rows, Snapshot, TaskLabels, TaskRow, Usage};
 use crate::source::discover::Role;
 use crate::usage::table::{Task, TaskClass, TaskIx};
 use crate::workload::cgroup;
@@ -79,6 +79,7 @@ impl Sampler {
             self.own.resident = own_memory();
         }
         let own_row = self.table.by_pid(std::process::id()).filter(|_| self.host.is_real());
+        let status = self.usage.status();
         let mut snapshot = Snapshot {
             seq: self.seq,
             at: now,
@@ -91,8 +92,10 @@ impl Sampler {
             tasks,
             other_tasks,
             groups,
+            usage: Usage { status, incomplete: status.lost_exits > self.lost_exits },
             own: self.own,
         };
+        self.lost_exits = status.lost_exits;
         snapshot.own.energy = own_row.map(|ix| snapshot.over_node(self.task_columns.energy(ix.index())));
         snapshot
     }

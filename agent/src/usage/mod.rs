@@ -103,7 +103,9 @@ pub struct Opened {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// BPF was asked for and nothing else.
-    #[error("usage is set to \"bpf\", which doesn't work here: {0}; \"auto\" falls back to /proc")]
+    #[error(
+        "usage is set to \"bpf\", which doesn't work here ({0}); it needs CAP_BPF and CAP_PERFMON, and Linux 5.8 with BTF; \"auto\" falls back to /proc"
+    )]
     Bpf(#[source] bpf::Unusable),
     /// `/proc` can't be read.
     #[error("can't read {path}; is it mounted? --root names another root")]

@@ -1,6 +1,6 @@
 //! Who ran, and what the agent finds around itself. Pure.
 
-use super::facts::{CgroupVersion, Facts, Names, Port, State, Usage};
+use super::facts::{Bpf, CgroupVersion, Facts, Lack, Names, Port, State, Usage};
 use super::judge::{Cause, Finding};
 use crate::usage::procfs::RESERVED_FDS;
 
@@ -9,20 +9,23 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// A wall clock before this (2020) was never set.
 const YEAR_2020: u64 = 1_577_836_800;
 /// Capabilities that make a difference, by bit (capabilities(7)).
-const CAPABILITIES: [(u8, &str); 6] = [
+const CAPABILITIES: [(u8, &str); 7] = [
     (1, "CAP_DAC_OVERRIDE"),
     (2, "CAP_DAC_READ_SEARCH"),
     (10, "CAP_NET_BIND_SERVICE"),
     (19, "CAP_SYS_PTRACE"),
     (21, "CAP_SYS_ADMIN"),
     (38, "CAP_PERFMON"),
+    (39, "CAP_BPF"),
 ];
 
 /// Adds a row for each thing around.
 pub(super) fn judge(facts: &Facts, rows: &mut Vec<Finding>) {
     usage(&facts.usage, facts.rights.uid, rows);
     if facts.usage.unreadable.is_none() {
-        rows.push(files(&facts.usage));
+        if !matches!(facts.usage.bpf, Bpf::Works { .. }) {
+            rows.push(files(&facts.usage));
+        }
         rows.push(cgroup(facts));
         rows.extend(names(facts.names));
     }
@@ -70,7 +73,10 @@ fn usage(u: &Usage, uid: u32, rows: &mut Vec<Finding>) {
             .so(format!("only processes of user {uid} are seen"));
         rows.push(row.fix("run as root, or: setcap cap_sys_ptrace+ep /usr/bin/ebbtide-agent"));
     }
-    if !u.schedstat {
+    if let Some(row) = without_bpf(&u.bpf) {
+        rows.push(row);
+    }
+    if !u.schedstat && !matches!(u.bpf, Bpf::Works { .. }) {
         let row = Finding::degraded("usage", Cause::Lack, "no schedstat below /proc")
             .so("CPU time is only known in ticks, short runs are charged less precisely");
         rows.push(row.fix("boot a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS or CONFIG_TASK_DELAY_ACCT)"));
@@ -78,8 +84,37 @@ fn usage(u: &Usage, uid: u32, rows: &mut Vec<Finding>) {
     if rows.len() == before {
         let n = u.processes;
         let processes = if n == 1 { "process" } else { "processes" };
-        rows.push(Finding::ok("usage", format!("{n} {processes} in /proc, CPU time in nanoseconds")));
+        rows.push(Finding::ok(
+            "usage",
+            match u.bpf {
+                Bpf::Works { .. } => format!("{n} {processes}, by BPF: each thread in nanoseconds, to its end"),
+                _ => format!("{n} {processes} in /proc, CPU time in nanoseconds"),
+            },
+        ));
     }
+    if let Bpf::Works { counters: Some(counters) } = &u.bpf {
+        rows.push(match counters {
+            Ok(()) => Finding::ok("counters", "cycles, instructions and cache misses of each task"),
+            Err(why) => Finding::missing("counters", Cause::Lack, why.clone())
+                .so("tasks are weighed by CPU time")
+                .fix("a virtual machine needs a virtual PMU from its host; or leave counters off"),
+        });
+    }
+}
+
+/// What is missing for BPF, and what that costs.
+fn without_bpf(bpf: &Bpf) -> Option<Finding> {
+    let Bpf::Unusable { why, lack } = bpf else { return None };
+    let (cause, fix) = match lack {
+        // another root isn't this machine; a container says so in a row of its own
+        Lack::View => return None,
+        Lack::Rights => (Cause::Permission, "systemctl edit ebbtide-agent: AmbientCapabilities=CAP_BPF CAP_PERFMON"),
+        Lack::Btf => (Cause::Lack, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y; distributions have it since 2020"),
+        Lack::Lockdown => (Cause::Lack, "boot with lockdown=integrity, which is enough for Secure Boot"),
+        Lack::Kernel => (Cause::Lack, "it needs Linux 5.8 or later with CONFIG_BPF_JIT; or set usage to procfs"),
+    };
+    let row = Finding::degraded("usage", cause, format!("without BPF: {why}"));
+    Some(row.so("/proc costs more; short-lived processes are told by their parents, in ticks").fix(fix))
 }
 
 fn files(u: &Usage) -> Finding {
@@ -218,7 +253,8 @@ fn machine(facts: &Facts) -> Finding {
     });
     parts.push(if m.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", m.cpus) });
     parts.extend(m.board.clone());
-    parts.extend(m.kernel.as_ref().map(|k| format!("Linux {k}")));
+    let kind = if m.real_time { "Linux (real-time)" } else { "Linux" };
+    parts.extend(m.kernel.as_ref().map(|k| format!("{kind} {k}")));
     let on = m.guest_of.as_ref().map(|g| format!("guest of {g}"));
     parts.extend(on);
     Finding::ok("machine", parts.join(", "))

@@ -53,6 +53,8 @@ pub struct Machine {
     pub x86: bool,
     /// The hypervisor it is a guest of.
     pub guest_of: Option<String>,
+    /// Whether its kernel is a real-time one.
+    pub real_time: bool,
     /// The kernel's release, such as `6.8.0-45-generic`.
     pub kernel: Option<String>,
 }
@@ -128,6 +130,43 @@ pub struct Usage {
     pub pid_namespace: Option<u64>,
     /// Whether it tells control groups.
     pub cgroups: bool,
+    /// Whether BPF does it better.
+    pub bpf: Bpf,
+}
+
+/// Whether BPF can tell who ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Bpf {
+    /// It isn't to be used.
+    #[default]
+    Unwanted,
+    /// It can.
+    Works {
+        /// If hardware counters are wanted: why they can't be used, if so.
+        counters: Option<Result<(), String>>,
+    },
+    /// It can't.
+    Unusable {
+        /// What was said.
+        why: String,
+        /// What is missing.
+        lack: Lack,
+    },
+}
+
+/// What BPF lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Rights.
+    Rights,
+    /// A description of the kernel's types.
+    Btf,
+    /// The kernel is locked down so far that its memory can't be read.
+    Lockdown,
+    /// A view of all of the machine.
+    View,
+    /// Something of the kernel.
+    Kernel,
 }
 
 /// Which control groups are mounted.

@@ -12,8 +12,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::super::run;
 use super::facts::{
-    CgroupVersion, Clock, Cross, Curve, Facts, Kubelet, Listen, Machine, Names, Port, Reader, Rights, State, Usage,
-    ZoneFact,
+    Bpf, CgroupVersion, Clock, Cross, Curve, Facts, Kubelet, Lack, Listen, Machine, Names, Port, Reader, Rights, State,
+    Usage, ZoneFact,
 };
 use crate::clock::{self, Moment};
 use crate::config::{NameStyle, Settings};
@@ -26,6 +26,8 @@ use crate::source::model::load::CpuTimes;
 use crate::source::model::{self, ModelOverride};
 use crate::source::perf_rapl::{CrossCheck, PerfRapl, pairs};
 use crate::source::{CounterShape, Reading, Source, SourceKind, Zone};
+use crate::usage::Choice;
+use crate::usage::bpf::{BpfReader, Unusable};
 use crate::usage::cpu::Topology;
 use crate::usage::stat::{MachineStat, parse_machine};
 use crate::workload::KubeletError;
@@ -69,7 +71,7 @@ impl Facts {
             readers,
             cross,
             model: settings.sources.contains(&SourceKind::Model).then(|| curve(host, given)),
-            usage: usage(host, &pids),
+            usage: Usage { bpf: bpf(host, settings), ..usage(host, &pids) },
             cgroup: cgroup(host),
             names: Names { readable: exe_readable(host, &pids), wanted },
             kubelet,
@@ -198,6 +200,7 @@ fn machine(host: &HostRoot) -> Machine {
         cpus: times.len(),
         x86: matches!(found.cpu.vendor, Vendor::Intel | Vendor::Amd),
         guest_of: found.guest_of,
+        real_time: host::read_line(&host.sys("kernel/realtime")).is_ok_and(|on| on == "1"),
         kernel: host::read_line(&host.proc("sys/kernel/osrelease")).ok().filter(|k| !k.is_empty()),
     }
 }
@@ -220,7 +223,32 @@ fn usage(host: &HostRoot, pids: &[String]) -> Usage {
         open_files,
         kthreadd: line("2/comm").is_some_and(|comm| comm == "kthreadd"),
         pid_namespace: namespace.and_then(|n| namespace_number(n.to_str()?)),
+        bpf: Bpf::Unwanted,
         cgroups: line("1/cgroup").or_else(|| line("self/cgroup")).is_some_and(|c| !c.is_empty()),
+    }
+}
+
+/// Loads the programs as the agent would, and lets go of them.
+fn bpf(host: &HostRoot, settings: &Settings) -> Bpf {
+    if settings.usage == Choice::Procfs {
+        return Bpf::Unwanted;
+    }
+    match BpfReader::open(host, settings.counters) {
+        Ok((_, without)) => {
+            let counters = settings.counters.then(|| without.map_or(Ok(()), |why| Err(why.to_string())));
+            Bpf::Works { counters }
+        }
+        Err(why) => {
+            let locked = host::read_line(&host.sys("kernel/security/lockdown")).unwrap_or_default();
+            let lack = match &why {
+                Unusable::NoBtf(_) => Lack::Btf,
+                Unusable::OtherMachine | Unusable::Namespace => Lack::View,
+                _ if locked.contains("[confidentiality]") => Lack::Lockdown,
+                _ if why.denied() => Lack::Rights,
+                _ => Lack::Kernel,
+            };
+            Bpf::Unusable { why: why.to_string(), lack }
+        }
     }
 }
 

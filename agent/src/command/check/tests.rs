@@ -73,6 +73,7 @@ fn server() -> Facts {
             open_files: 524_288,
             kthreadd: true,
             cgroups: true,
+            bpf: Bpf::Works { counters: None },
             ..Usage::default()
         },
         cgroup: Some(CgroupVersion::V2),
@@ -92,6 +93,28 @@ fn two_sockets() -> Vec<ZoneFact> {
         zone("package-1", ZoneKind::Package, Some(1)),
         zone("dram-1", ZoneKind::Dram, Some(1)),
     ]
+}
+
+#[test]
+fn what_bpf_lacks_is_said_with_what_helps() {
+    for (lack, exit, name) in [
+        (Lack::Rights, Exit::NotPermitted, "bpf-rights"),
+        (Lack::Btf, Exit::Degraded, "bpf-btf"),
+        (Lack::Lockdown, Exit::Degraded, "bpf-lockdown"),
+        (Lack::Kernel, Exit::Degraded, "bpf-kernel"),
+    ] {
+        let mut facts = server();
+        facts.readers = vec![reader(SourceKind::Powercap, two_sockets(), vec![])];
+        let why = "the kernel doesn't take the program tasks_all: the kernel's words";
+        facts.usage.bpf = Bpf::Unusable { why: why.to_owned(), lack };
+        assert_report(&facts, exit, name);
+    }
+    let mut facts = server();
+    facts.machine.real_time = true;
+    facts.readers = vec![reader(SourceKind::Powercap, two_sockets(), vec![])];
+    facts.usage.bpf =
+        Bpf::Works { counters: Some(Err("the processor doesn't count cycles here: not supported".to_owned())) };
+    assert_report(&facts, Exit::Degraded, "no-counters");
 }
 
 #[test]
@@ -131,6 +154,8 @@ fn an_unprivileged_user() {
     facts.usage.init_readable = false;
     facts.names.readable = Some(false);
     facts.rights = Rights { uid: 1000, capabilities: 0 };
+    facts.usage.bpf =
+        Bpf::Unusable { why: "the kernel doesn't take the maps: not permitted".into(), lack: Lack::Rights };
     let folder = PathBuf::from("/home/u/.local/state/ebbtide-agent");
     facts.state = State::Usable { folder, exists: false, floors: 0, held: false };
     facts.listen.port = Port::Free;
@@ -199,6 +224,7 @@ fn a_container_that_sees_only_itself() {
     facts.usage.processes = 1;
     facts.usage.open_files = 128;
     facts.usage.schedstat = false;
+    facts.usage.bpf = Bpf::Unusable { why: "the agent runs in a pid namespace of its own".into(), lack: Lack::View };
     facts.cgroup = None;
     facts.kubelet = Some(Kubelet {
         url: "https://10.0.0.7:10250".into(),
@@ -286,7 +312,7 @@ proptest! {
     #[test]
     fn exit_codes_follow_the_rows(
         hidden in any::<bool>(), schedstat in any::<bool>(), container in any::<bool>(), proc in any::<bool>(),
-        exe in any::<Option<bool>>(), files in 0..2000u64, rapl in 0..3u8,
+        exe in any::<Option<bool>>(), files in 0..2000u64, rapl in 0..3u8, bpf in any::<bool>(),
     ) {
         let mut facts = server();
         let denied = skipped("energy_uj", "only root may read it", Some(PRIVILEGE));
@@ -307,11 +333,15 @@ proptest! {
         facts.usage.pid_namespace = container.then_some(1);
         facts.usage.unreadable = (!proc).then(|| "can't read /proc".to_owned());
         facts.usage.open_files = files;
+        if !bpf {
+            facts.usage.bpf = Bpf::Unwanted;
+        }
         facts.names.readable = exe;
         let rows = judge(&facts);
         let (exit, summary) = outcome(&facts, &rows);
         let rights = hidden || exe == Some(false) || rapl != 1;
-        let lack = !schedstat || container || files < 812 + 256;
+        // files and schedstat matter where /proc is read
+        let lack = container || !bpf && (!schedstat || files < 812 + 256);
         let want = match (proc, lack, rights) {
             (false, ..) => Exit::Failed,
             (true, true, _) => Exit::Degraded,

@@ -114,6 +114,7 @@ fn node(picture: &Picture) -> Json {
         ("sockets", number(node.sockets)),
         ("sources", Json::Array(picture.sources.iter().map(|s| text(s.as_str())).collect())),
         ("idle_policy", text(node.idle_policy.as_str())),
+        ("usage", usage(&now.usage)),
         ("quality", or_null(now.quality(), |q| text(q.as_str()))),
         ("error", or_null(picture.error, |e| number(e.fraction()))),
         ("power_w", or_null(picture.node.power, watts)),
@@ -122,6 +123,16 @@ fn node(picture: &Picture) -> Json {
         ("floor_error_w", or_null(picture.floor, |f| watts(f.error))),
         ("floor_kind", or_null(picture.floor, |f| floor_kind(f.kind))),
         ("cpu_pct", or_null(picture.node.cpus, percent)),
+    ])
+}
+
+fn usage(usage: &crate::snapshot::Usage) -> Json {
+    let s = usage.status;
+    Json::Object(vec![
+        ("method", text(s.method.as_str())),
+        ("counters", Json::Bool(s.counters)),
+        ("lost_exits", number(s.lost_exits)),
+        ("lost_s", number(s.lost_ns as f64 / 1e9)),
     ])
 }
 

@@ -169,7 +169,7 @@ impl<'a> Scale<'a> {
     fn quality(&self, by_zone: &[Energy]) -> Option<Quality> {
         let drawn_from = |(z, e): &(&ZoneView, &Energy)| counts_and_knows(z) && **e > Energy::ZERO;
         let worst = self.now.zones.iter().zip(by_zone).filter(drawn_from).map(|(z, _)| z.quality()).max();
-        worst.or_else(|| self.now.quality()).filter(|_| self.known)
+        worst.or_else(|| self.now.quality()).map(|q| q.max(self.now.usage.quality())).filter(|_| self.known)
     }
 
     fn cpus(&self, last_ns: u64) -> Option<f64> {

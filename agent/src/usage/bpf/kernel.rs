@@ -151,8 +151,13 @@ impl Kernel {
         for (name, at) in hooks {
             let wrong = |source| Unusable::Program { program: name, source };
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
-            program.load(at, &btf).map_err(wrong)?;
-            program.attach().map_err(wrong)?;
+            let attached = program.load(at, &btf).and_then(|()| program.attach());
+            match attached {
+                Ok(_) => {}
+                // only paths of short-lived groups are lost with it
+                Err(error) if name == "cgroup_made" => tracing::debug!("{}", wrong(error)),
+                Err(error) => return Err(wrong(error)),
+            }
         }
         drop(loader);
         drop(btf);
