@@ -30,7 +30,7 @@ use ebbtide_proto::{Energy, NodeId, WorkloadKind};
 use crate::figures::median;
 
 /// Time between two collections, so that those who work have worked.
-const BETWEEN: Duration = Duration::from_millis(100);
+pub(crate) const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Cost of one collection of all tasks, in microseconds per task.
 pub(crate) struct Collection {
@@ -219,7 +219,7 @@ pub(crate) fn rendering(root: &Path, names: NameStyle, rounds: usize) -> anyhow:
 }
 
 /// Runs `work`; its result, and the CPU time it took in microseconds.
-fn cpu_micros<T>(work: impl FnOnce() -> T) -> (T, f64) {
+pub(crate) fn cpu_micros<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let before = clock::own_cpu();
     let result = work();
     (result, clock::own_cpu().saturating_sub(before).as_secs_f64() * 1e6)

@@ -26,6 +26,24 @@ pub(crate) fn fork(body: impl FnOnce()) -> io::Result<Pid> {
     }
 }
 
+/// CPU time of this process and of its children that ended and were waited for, user and system.
+pub(crate) fn own_and_children() -> Duration {
+    let used = |who| {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: writes one rusage to where it is told; all zeros is a valid one.
+        let usage = unsafe {
+            libc::getrusage(who, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let time = |t: libc::timeval| {
+            let seconds = Duration::from_secs(u64::try_from(t.tv_sec).unwrap_or(0));
+            seconds + Duration::from_micros(u64::try_from(t.tv_usec).unwrap_or(0))
+        };
+        time(usage.ru_utime) + time(usage.ru_stime)
+    };
+    used(libc::RUSAGE_SELF) + used(libc::RUSAGE_CHILDREN)
+}
+
 /// CPU time that process `pid` has used, user and system, all threads, also those that ended.
 pub(crate) fn cpu_of(pid: u32) -> io::Result<Duration> {
     let mut clock = 0;

@@ -1,7 +1,7 @@
 //! `ebbtide-bench`: what the agent costs, beside what it should cost.
 //!
 //! `cargo run --release -p ebbtide-bench` starts its own processes to be measured, a made-up RAPL, and the agent.
-//! `outside` measures the agent as a user runs it, `inside` the parts of a cycle, `accuracy` its
+//! `outside` measures the agent as a user runs it, `inside` the parts of a cycle, `methods` the ways to know who ran, `accuracy` its
 //! figures on simulated machines; `suite` says what is measured and to what limits; `load` and `fake_rapl` are this program's helper modes.
 
 mod accuracy;
@@ -11,6 +11,7 @@ mod inside;
 mod kernel;
 mod load;
 mod machine;
+mod methods;
 mod outside;
 mod report;
 mod scrape;

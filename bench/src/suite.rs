@@ -13,6 +13,7 @@ use crate::figures::{count, median, percentile, range, three_digits};
 use crate::inside::{self, Collection};
 use crate::kernel;
 use crate::load::Helper;
+use crate::methods::{self, Hooks};
 use crate::outside::{DEFAULT, KEPLER, NATIVE, Round, Run, Setup};
 use crate::report::Table;
 
@@ -33,6 +34,8 @@ pub(crate) enum Part {
     Fast,
     /// Reading all tasks.
     Collection,
+    /// What programs in the kernel add to its events.
+    Hooks,
     /// Sharing out and booking.
     Attribution,
     /// Rendering the page.
@@ -82,6 +85,8 @@ const STEADY_MIB: (usize, f64) = (10_000, 20.0);
 const FAST_PERCENT: [f64; 2] = [1.0, 1.5];
 /// A steady collection, in microseconds per task.
 const STEADY_MICROS: f64 = 6.0;
+/// The same by BPF.
+const BPF_MICROS: f64 = 0.8;
 
 /// The suite as it was asked for.
 pub(crate) struct Suite {
@@ -99,6 +104,7 @@ struct Tables {
     memory: Table,
     fast: Table,
     collection: Table,
+    hooks: Table,
     attribution: Table,
     rendering: Table,
 }
@@ -141,6 +147,10 @@ impl Suite {
             };
             if let Some(c) = collection.as_ref().filter(|_| self.wants(Part::Collection)) {
                 tables.add_collection(n, c);
+                match methods::collection(if self.quick { 5 } else { 9 })? {
+                    Ok(bpf) => tables.add_bpf(n, &bpf, c),
+                    Err(why) => tables.collection.about.push_str(&format!(" BPF can't be measured here: {why}.")),
+                }
             }
             if self.wants(Part::Page) {
                 for (names, label) in [(NameStyle::Kepler, KEPLER.name), (NameStyle::Native, NATIVE.name)] {
@@ -161,6 +171,13 @@ impl Suite {
                 self.fast(&root, &mut tables.fast)?;
             }
             drop(sleepers);
+        }
+        if self.wants(Part::Hooks) {
+            say("context switches and processes that end");
+            match methods::hooks(if self.quick { 3 } else { 11 })? {
+                Ok(hooks) => tables.add_hooks(&hooks),
+                Err(why) => eprintln!("programs at events can't be measured here: {why}"),
+            }
         }
         if self.wants(Part::Attribution) {
             for limits in populations {
@@ -284,9 +301,18 @@ impl Suite {
             ),
             collection: Table::new(
                 "Collection alone",
-                "CPU time per task of reading all tasks without BPF. *Settled* is the usual case; *with listing* if a process was \
-                 born since the last sample; *first* is the first sample of all. Beside it the same plain scan as above.",
-                &["tasks", "settled", "target", "with listing", "first", "`procfs` crate", "times less"],
+                "CPU time per task of reading all tasks, by method. *Settled* is the usual case: by BPF those are told who \
+                 changed, from `/proc` each is asked. *All* is each thirtieth sample by BPF, and from `/proc` one before which \
+                 a process was born, so that the folder is listed; *first* is the first sample of all. Beside it the same plain \
+                 scan as above.",
+                &["tasks, method", "settled", "target", "all", "first", "plain scan", "times less"],
+            ),
+            hooks: Table::new(
+                "Programs at events",
+                "CPU time that an event of the kernel takes without any program, and what programs add to it. Usage alone has no \
+                 program at context switches; counters, which are off unless asked for, have one that reads three of them. A \
+                 process is one that is started, does nothing and ends.",
+                &["event", "without", "added by usage", "added by counters"],
             ),
             attribution: Table::new(
                 "Attribution and ledger",
@@ -352,10 +378,11 @@ impl Tables {
     }
 
     fn add_collection(&mut self, processes: usize, c: &Collection) {
-        let [cell, verdict] = self.collection.judge(&count(processes), c.steady, "µs", Some(STEADY_MICROS));
+        let what = |n| format!("{}, /proc", count(n));
+        let [cell, verdict] = self.collection.judge(&what(processes), c.steady, "µs", Some(STEADY_MICROS));
         let micros = |v: f64| format!("{} µs", three_digits(v));
         self.collection.rows.push(vec![
-            count(c.tasks),
+            what(c.tasks),
             cell,
             verdict,
             micros(c.listed),
@@ -365,8 +392,53 @@ impl Tables {
         ]);
     }
 
+    fn add_bpf(&mut self, processes: usize, c: &methods::Collection, plain: &Collection) {
+        let what = |n| format!("{}, BPF", count(n));
+        let [cell, verdict] = self.collection.judge(&what(processes), c.changed, "µs", Some(BPF_MICROS));
+        let micros = |v: f64| format!("{} µs", three_digits(v));
+        self.collection.rows.push(vec![
+            what(c.tasks),
+            cell,
+            verdict,
+            micros(c.everyone),
+            micros(c.first),
+            micros(plain.plain),
+            three_digits(plain.plain / c.changed),
+        ]);
+    }
+
+    fn add_hooks(&mut self, h: &Hooks) {
+        let counters = match h.counters {
+            Some((added, true)) => format!("{added:.0} ns"),
+            Some((added, false)) => format!("{added:.0} ns (clocks in place of counters, which this machine lacks)"),
+            None => "–".to_owned(),
+        };
+        let row = |cells: [String; 4]| cells.to_vec();
+        self.hooks.rows.push(row([
+            "context switch".to_owned(),
+            format!("{:.0} ns", h.switch),
+            format!("{:.0} ns", h.usage),
+            counters,
+        ]));
+        self.hooks.rows.push(row([
+            "process".to_owned(),
+            format!("{:.0} µs", h.process),
+            format!("{:.1} µs", h.process_usage),
+            "–".to_owned(),
+        ]));
+    }
+
     fn filled(self) -> Vec<Table> {
-        let all = [self.cpu, self.page, self.memory, self.fast, self.collection, self.attribution, self.rendering];
+        let all = [
+            self.cpu,
+            self.page,
+            self.memory,
+            self.fast,
+            self.collection,
+            self.hooks,
+            self.attribution,
+            self.rendering,
+        ];
         all.into_iter().filter(|t| !t.rows.is_empty()).collect()
     }
 }
