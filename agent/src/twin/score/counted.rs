@@ -95,11 +95,8 @@ fn split(events: &Events, deltas: &mut [Delta]) {
             let share = (u128::from(of) * u128::from(d.cpu_ns)).checked_div(left_ns).unwrap_or(0);
             u64::try_from(share).unwrap_or(of)
         };
-        let own = Events {
-            cycles: part(left.cycles),
-            instructions: part(left.instructions),
-            misses: part(left.misses),
-        };
+        let own =
+            Events { cycles: part(left.cycles), instructions: part(left.instructions), misses: part(left.misses) };
         left = minus(left, own);
         left_ns -= u128::from(d.cpu_ns);
         d.events = Some(own);
