@@ -270,7 +270,8 @@ impl Mix {
         for i in (0..TERMS).filter(|i| used[i + 1]) {
             believe(i + 1, shares[i] * active, spread[i] * active);
         }
-        let (z, passive) = nonnegative(&a, &b, &used);
+        let (z, mut passive) = nonnegative(&a, &b, &used);
+        passive[0] = true;
         let mut theta = [0.0; N];
         for i in 0..N {
             theta[i] = z[i] * scale[i];
@@ -282,35 +283,31 @@ impl Mix {
 }
 
 /// Minimises `x·A·x/2 - b·x` over `x ≥ 0` (Lawson and Hanson, "Solving Least Squares Problems", 1974, ch. 23). Says
-/// also which terms are above zero; the first always counts as such.
+/// also which terms are above zero.
 fn nonnegative(a: &[[f64; N]; N], b: &[f64; N], used: &[bool; N]) -> ([f64; N], [bool; N]) {
-    let mut passive = [false; N];
-    passive[0] = true;
-    let mut x = among(a, b, &passive);
-    x[0] = x[0].max(0.0);
+    let (mut x, mut passive) = ([0.0; N], [false; N]);
     // each round takes a term in; more rounds than this are rounding errors that go in circles
     for _ in 0..4 * N {
         let gain = |i: usize| b[i] - dot(&a[i], &x);
         let next = (0..N).filter(|&i| used[i] && !passive[i]).max_by(|&i, &j| gain(i).total_cmp(&gain(j)));
         match next {
-            Some(i) if gain(i) > 1e-9 * (b[i].abs() + 1e-9) => passive[i] = true,
+            Some(i) if gain(i) > 1e-9 * b[i].abs() => passive[i] = true,
             _ => break,
         }
+        // at most all of them have to go again
         for _ in 0..N {
             let z = among(a, b, &passive);
-            let below = |i: &usize| passive[*i] && z[*i] < 0.0;
-            let step = (0..N).filter(below).map(|i| x[i] / (x[i] - z[i])).fold(1.0, f64::min);
-            let out: Vec<usize> = (0..N).filter(below).collect();
+            let step = |i: usize| if passive[i] && z[i] < 0.0 { x[i] / (x[i] - z[i]) } else { f64::INFINITY };
+            let steps: [f64; N] = std::array::from_fn(step);
+            let shortest = steps.iter().copied().fold(1.0, f64::min);
             for i in 0..N {
-                x[i] = (x[i] + step * (z[i] - x[i])).max(0.0);
-            }
-            if out.is_empty() {
-                break;
-            }
-            for i in out {
-                if x[i] <= 1e-12 * b[0].abs() {
-                    (x[i], passive[i]) = (0.0, i == 0);
+                x[i] = (x[i] + shortest * (z[i] - x[i])).max(0.0);
+                if steps[i] <= shortest {
+                    (x[i], passive[i]) = (0.0, false);
                 }
+            }
+            if steps.iter().all(|s| s.is_infinite()) {
+                break;
             }
         }
     }
@@ -448,7 +445,7 @@ mod tests {
             let (x, passive) = nonnegative(&a, &b, &[true; N]);
             let cost = |x: &[f64; N]| (0..N).map(|i| x[i] * (0.5 * dot(&a[i], x) - b[i])).sum::<f64>();
             prop_assert!(x.iter().all(|v| *v >= 0.0));
-            prop_assert!(passive[0]);
+            prop_assert!((0..N).all(|i| passive[i] || x[i] == 0.0));
             for i in 0..N {
                 for step in [-0.01, 0.01] {
                     let mut other = x;

@@ -197,6 +197,6 @@ mod tests {
         let text = table(&scores);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(text.contains("\nfork-storm ") && text.contains("\n242 samples: every microjoule"), "{text}");
-        assert!(markdown(&scores).contains("| `fork-storm` | "));
+        assert!(markdown(&scores, &scores).contains("| `fork-storm` | "));
     }
 }
