@@ -99,6 +99,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         "twin::score",
         &[
             "attribution",
+            "clock::Moment",
             "config::Processes",
             "counter::Gap",
             "host",

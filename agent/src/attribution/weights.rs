@@ -271,9 +271,11 @@ fn factor(sibling: Option<usize>, meter: &CpuMeter, dt_ns: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::{Attribution, IdlePolicy, Interval, ZoneInterval, attribute};
     use crate::clock::Moment;
     use crate::usage::cpu::{Cpu, Topology};
     use crate::usage::stat::{CpuTicks, MachineStat};
+    use ebbtide_proto::Energy;
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -411,6 +413,30 @@ mod tests {
                     prop_assert!(d.cpu_ns > 0 || w == 0);
                 }
             }
+        }
+
+        /// Conservation to the microjoule for any events and prices.
+        #[test]
+        fn shares_by_events_add_up(
+            rows in prop::collection::vec((0..S, any::<u64>(), any::<u64>()), 0..20),
+            prices in prop::array::uniform5(any::<u32>()),
+            energy in any::<u64>(),
+            floor in any::<u64>(),
+        ) {
+            let d: Vec<Demand> = rows.iter().enumerate().map(|(i, &(ns, cycles, misses))| Demand {
+                events: Some(Events { cycles, instructions: misses, misses }),
+                ..demand(i, ns, Some(i as u32 % 4))
+            }).collect();
+            let mut loads = Loads::new(2);
+            spread(&d, &meter([100, 0, 100, 0]), S, &mut loads);
+            let (energy, floor) = (Energy::from_uj(energy), Energy::from_uj(floor));
+            let zone = ZoneInterval { energy, floor, basis: Basis::Socket(0), gap: false, prices: Some(prices) };
+            let mut out = Attribution::default();
+            let policy = IdlePolicy::ByUsage;
+            attribute(&Interval { zones: &[zone], loads: &loads, policy, reservations: &[] }, &mut out);
+            let shares = &out.zones[0];
+            let parts = shares.active.iter().chain(&shares.idle).chain([&shares.unallocated, &shares.residual]);
+            prop_assert_eq!(parts.map(|e| u128::from(e.uj())).sum::<u128>(), u128::from(energy.uj()));
         }
     }
 }
