@@ -354,6 +354,12 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
+    fn whole(x: f64) -> u64 {
+        #[allow(clippy::cast_possible_truncation, reason = "dropping the fraction is meant; the cast saturates")]
+        let n = x as u64;
+        n
+    }
+
     fn draw(watts: f64, terms: Terms) -> Drawn {
         Drawn { energy: Power::from_watts(watts).unwrap().over(S), terms }
     }
@@ -366,7 +372,7 @@ mod tests {
             let busy = |k: f64| {
                 let (time, ipc, ghz) = (8e9 * wave(7.0 * k), 0.4 + wave(11.0 * k), 1.0 + 2.0 * wave(17.0 * k));
                 let terms = [time, time * ghz, time * ghz.powi(3), time * ghz * ipc, 4e6 * wave(23.0 * k)];
-                (terms.map(|x| x as u64), terms.iter().zip(price).map(|(t, p)| t / 1e9 * p).sum::<f64>())
+                (terms.map(whole), terms.iter().zip(price).map(|(t, p)| t / 1e9 * p).sum::<f64>())
             };
             let ((a, wa), (b, wb)) = (busy(1.0), busy(1.3));
             mix.observe(S, &[draw(20.0 + wa, a), draw(30.0 + wb, b)]);

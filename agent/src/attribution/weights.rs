@@ -423,9 +423,9 @@ mod tests {
             energy in any::<u64>(),
             floor in any::<u64>(),
         ) {
-            let d: Vec<Demand> = rows.iter().enumerate().map(|(i, &(ns, cycles, misses))| Demand {
+            let d: Vec<Demand> = rows.iter().zip([0, 1, 2, 3].into_iter().cycle()).enumerate().map(|(i, (&(ns, cycles, misses), cpu))| Demand {
                 events: Some(Events { cycles, instructions: misses, misses }),
-                ..demand(i, ns, Some(i as u32 % 4))
+                ..demand(i, ns, Some(cpu))
             }).collect();
             let mut loads = Loads::new(2);
             spread(&d, &meter([100, 0, 100, 0]), S, &mut loads);
