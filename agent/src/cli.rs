@@ -164,6 +164,7 @@ enum TwinVerb {
     #[command(after_help = "\
 Examples:
   ebbtide-agent twin score
+  ebbtide-agent twin score --scenario mixed-instructions --counters
   ebbtide-agent twin score --scenario idle-and-burst.toml --seed 7 --json")]
     Score {
         /// Scenario to score, or all built-in ones
@@ -172,6 +173,9 @@ Examples:
         /// Seed of the noise; the default is the scenario's own
         #[arg(long, value_name = "NUMBER")]
         seed: Option<u64>,
+        /// Give every process exact hardware counters
+        #[arg(long)]
+        counters: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -238,6 +242,8 @@ pub enum Command {
         scenario: Option<PathBuf>,
         /// Seed, if not the scenario's.
         seed: Option<u64>,
+        /// Whether processes have hardware counters.
+        counters: bool,
         /// JSON.
         json: bool,
     },
@@ -395,9 +401,9 @@ fn usage(kind: ErrorKind, why: &str) -> Failure {
 fn twin(args: TwinArgs) -> Result<Command, Failure> {
     let TwinArgs { scenario, out, seed: play_seed, speed, duration, command } = args;
     match (command, scenario, out) {
-        (Some(TwinVerb::Score { scenario, seed, json }), None, None) => {
+        (Some(TwinVerb::Score { scenario, seed, counters, json }), None, None) => {
             let scenario = Some(scenario).filter(|s| s.as_os_str() != "all");
-            Ok(Command::TwinScore { scenario, seed: seed.or(play_seed), json })
+            Ok(Command::TwinScore { scenario, seed: seed.or(play_seed), counters, json })
         }
         (None, Some(scenario), Some(out)) => {
             let duration = duration.map(Period::get);

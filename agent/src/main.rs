@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         Command::TwinPlay { scenario, out, seed, speed, duration } => {
             command::twin::play(&scenario, &out, seed, speed, duration)
         }
-        Command::TwinScore { scenario, seed, json } => command::twin::score(scenario.as_deref(), seed, json),
+        Command::TwinScore { scenario, seed, counters, json } => {
+            command::twin::score(scenario.as_deref(), seed, counters, json)
+        }
         Command::Print(text) => command::print(&text),
     };
     match result {

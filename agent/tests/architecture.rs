@@ -30,7 +30,11 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("workload", &["clock", "host", "usage::table"], "names of what runs; tasks are told apart by the table's types"),
     // Pure cores: values in, values out.
     ("counter", &["clock::Moment", "source::CounterShape", "source::Reading"], "pure: readings in, energy out"),
-    ("attribution", &["usage::cpu::CpuMeter", "usage::table::TaskIx"], "pure: shares energy out by how busy CPUs were"),
+    (
+        "attribution",
+        &["usage::cpu::CpuMeter", "usage::table::Events", "usage::table::TaskIx"],
+        "pure: shares energy out by how busy CPUs were and what counters told",
+    ),
     ("ledger", &["counter"], "pure: adds up steps"),
     ("journal", &["clock::Moment", "ledger"], "keeps the ledger over restarts"),
     // The published picture holds figures of the above, never a reader.
@@ -97,6 +101,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         "twin::score",
         &[
             "attribution",
+            "clock::Moment",
             "config::Processes",
             "counter::Gap",
             "host",

@@ -84,11 +84,11 @@ fn every_command_parses() {
     );
     assert_eq!(
         parse("twin score --seed 7 --json", &[]).unwrap().command,
-        Command::TwinScore { scenario: None, seed: Some(7), json: true }
+        Command::TwinScore { scenario: None, seed: Some(7), counters: false, json: true }
     );
     assert_eq!(
         parse("-v twin score --scenario f.toml", &[]).unwrap().command,
-        Command::TwinScore { scenario: Some(PathBuf::from("f.toml")), seed: None, json: false }
+        Command::TwinScore { scenario: Some(PathBuf::from("f.toml")), seed: None, counters: false, json: false }
     );
     for shell in ["bash", "zsh", "fish"] {
         let Command::Print(script) = parse(&format!("completion {shell}"), &[]).unwrap().command else {

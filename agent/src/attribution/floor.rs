@@ -146,6 +146,11 @@ impl FloorLearner {
         self.fixed = Some(power);
     }
 
+    /// Whether the operator or the load curve states the floor.
+    pub fn is_set(&self) -> bool {
+        self.fixed.is_some()
+    }
+
     /// Takes what the zone drew over `dt` while the machine was this active.
     pub fn observe(&mut self, energy: Energy, dt: Duration, activity: Activity) {
         let s = dt.as_secs_f64();
@@ -183,6 +188,21 @@ impl FloorLearner {
             error: Power::from_watts(sd)?,
             kind: if learned { FloorKind::Learned } else { FloorKind::Prior },
         })
+    }
+
+    /// Whether a floor that was learned by other means is to be used: if it is learned and this one isn't, or if its
+    /// error is smaller and this one has no more to say. One that was set stays.
+    pub fn trusts(&self, other: &Floor) -> bool {
+        self.floor().is_none_or(|own| match (own.kind, other.kind) {
+            (FloorKind::Set, _) | (FloorKind::Learned, FloorKind::Prior) => false,
+            (FloorKind::Prior, FloorKind::Learned) => true,
+            _ => other.error < own.error,
+        })
+    }
+
+    /// The least power of a window of a few seconds, if it was seen lately.
+    pub fn least(&self) -> Option<Power> {
+        self.least.and_then(Power::from_watts)
     }
 
     /// What the class of machine says before anything was learned: `power` was drawn at this activity.

@@ -1,12 +1,13 @@
 //! Whose energy it was. Pure: `attribute(&Interval) -> Attribution`, integers throughout.
 //!
 //! `split` shares out an amount exactly, `floor` learns what a zone draws when nothing runs, `weights` says how
-//! much of a zone each task stands for. Nothing here reads a file or keeps a total.
+//! much of a zone each task stands for, `mix` learns what hardware events cost. Nothing here reads a file or keeps a total.
 //!
 //! For each zone and interval, to the microjoule:
 //! `Σ shares of tasks + idle nobody was given + residual = energy of the zone`.
 
 pub mod floor;
+pub mod mix;
 pub mod split;
 pub mod weights;
 
@@ -55,6 +56,18 @@ pub enum Basis {
     Nobody,
 }
 
+impl Basis {
+    /// The package whose work counts, or none if all of them do; `None` if nobody's does.
+    pub fn socket(self) -> Option<Option<usize>> {
+        match self {
+            Self::Socket(s) => Some(Some(s)),
+            Self::Machine => Some(None),
+            Self::Memory(s) => Some(s),
+            Self::Nobody => None,
+        }
+    }
+}
+
 /// One zone in one interval.
 #[derive(Clone, Copy, Debug)]
 pub struct ZoneInterval {
@@ -66,6 +79,8 @@ pub struct ZoneInterval {
     pub basis: Basis,
     /// The interval has a gap: who used the energy is not known.
     pub gap: bool,
+    /// What hardware events cost there, if that is known.
+    pub prices: Option<mix::Prices>,
 }
 
 /// Everything that [`attribute`] looks at.
@@ -119,7 +134,7 @@ pub fn attribute(interval: &Interval<'_>, to: &mut Attribution) {
         }
         let idle = zone.floor.min(zone.energy);
         let active = zone.energy.saturating_sub(idle);
-        interval.loads.weigh(zone.basis, weights);
+        interval.loads.weigh(zone.basis, zone.prices.as_ref(), weights);
         out.residual = by_largest_remainder(active, weights, scratch, &mut out.active);
         out.idle_total = idle;
         out.unallocated = match interval.policy {
@@ -180,7 +195,7 @@ mod tests {
         ) {
             let loads = loads(&rows);
             let zones: Vec<ZoneInterval> = zones.into_iter().map(|(e, f, basis, gap)| ZoneInterval {
-                energy: Energy::from_uj(e), floor: Energy::from_uj(f), basis, gap,
+                energy: Energy::from_uj(e), floor: Energy::from_uj(f), basis, gap, prices: None,
             }).collect();
             let reservations: Vec<Weight> = (0..).zip(reserved).map(|(key, weight)| Weight { key, weight }).collect();
             let mut out = Attribution::default();
@@ -199,7 +214,7 @@ mod tests {
         /// The order in which tasks come makes no difference, and who did nothing gets nothing.
         #[test]
         fn order_and_idlers_do_not_matter(rows in prop::collection::vec((0..1u64 << 30, 0..1u64 << 30, 0..1u64 << 20), 1..30), energy in any::<u64>()) {
-            let zone = [ZoneInterval { energy: Energy::from_uj(energy), floor: Energy::from_uj(energy / 3), basis: Basis::Machine, gap: false }];
+            let zone = [ZoneInterval { energy: Energy::from_uj(energy), floor: Energy::from_uj(energy / 3), basis: Basis::Machine, gap: false, prices: None }];
             let run = |rows: &[(usize, (u64, u64, u64))]| {
                 let mut loads = Loads::new(2);
                 for &(i, (a, b, rss)) in rows {
@@ -223,8 +238,13 @@ mod tests {
 
     #[test]
     fn a_zone_below_its_floor_is_all_idle() {
-        let zone =
-            [ZoneInterval { energy: Energy::from_uj(5), floor: Energy::from_uj(9), basis: Basis::Machine, gap: false }];
+        let zone = [ZoneInterval {
+            energy: Energy::from_uj(5),
+            floor: Energy::from_uj(9),
+            basis: Basis::Machine,
+            gap: false,
+            prices: None,
+        }];
         let loads = loads(&[(1, 1, 1)]);
         let mut out = Attribution::default();
         attribute(

@@ -3,11 +3,14 @@
 //! The unit is nanoseconds of a core: CPU time, less where the core's other thread was busy as well. Two busy
 //! siblings draw about 15 % more than one, so each of the two stands for 1.15 / 2 of a core (figure: METRION's
 //! measurements on SMT machines; the same order is reported by Intel for Hyper-Threading).
+//!
+//! Where hardware counters tell what ran, tasks have [`Terms`] beside that, and weigh what those cost (`mix`).
 
 use super::Basis;
+use super::mix::{Prices, TERMS, Terms, weight};
 use super::split::Weight;
 use crate::usage::cpu::CpuMeter;
-use crate::usage::table::TaskIx;
+use crate::usage::table::{Events, TaskIx};
 
 /// What a CPU second costs while the sibling is busy, in parts of 1024 of what it costs alone: 1.15 / 2.
 const SHARED_CORE: u64 = 589;
@@ -31,6 +34,8 @@ pub struct Loads {
     pub tasks: Vec<Load>,
     /// `sockets` figures per task.
     core_ns: Vec<u64>,
+    /// As many; empty if there are no counters.
+    terms: Vec<Terms>,
     sockets: usize,
     rss_total: u128,
 }
@@ -45,6 +50,7 @@ impl Loads {
     pub fn clear(&mut self) {
         self.tasks.clear();
         self.core_ns.clear();
+        self.terms.clear();
         self.rss_total = 0;
     }
 
@@ -57,6 +63,32 @@ impl Loads {
         }
     }
 
+    /// Takes the terms of each task on each package; those that aren't known get the mean of a core's time there, or
+    /// on all packages if nobody was counted there.
+    fn fill_in(&mut self, terms: Vec<Option<Terms>>) {
+        let mut known = vec![(0u64, [0u64; TERMS]); self.sockets + 1];
+        for (i, (ns, terms)) in self.core_ns.iter().zip(&terms).enumerate() {
+            let Some(terms) = terms else { continue };
+            for at in [i % self.sockets, self.sockets] {
+                if let Some((sum, all)) = known.get_mut(at) {
+                    *sum = sum.saturating_add(*ns);
+                    add(all, terms);
+                }
+            }
+        }
+        let everywhere = known.pop().unwrap_or_default();
+        let fill = |(i, (ns, terms)): (usize, (&u64, Option<Terms>))| {
+            terms.unwrap_or_else(|| {
+                let here = known.get(i % self.sockets).filter(|k| k.0 > 0).unwrap_or(&everywhere);
+                here.1.map(|t| {
+                    let mean = (u128::from(t) * u128::from(*ns)).checked_div(u128::from(here.0)).unwrap_or(0);
+                    u64::try_from(mean).unwrap_or(u64::MAX)
+                })
+            })
+        };
+        self.terms = self.core_ns.iter().zip(terms).enumerate().map(fill).collect();
+    }
+
     fn on(&self, task: usize, socket: Option<usize>) -> u64 {
         let row = self.core_ns.get(task * self.sockets..(task + 1) * self.sockets).unwrap_or_default();
         match socket {
@@ -65,8 +97,41 @@ impl Loads {
         }
     }
 
-    /// Writes each task's weight on a zone with this basis, in the order of [`Loads::tasks`].
-    pub fn weigh(&self, basis: Basis, out: &mut Vec<Weight>) {
+    /// What all tasks did on one package, or on all; `None` if there are no counters.
+    pub fn total(&self, socket: Option<usize>) -> Option<Terms> {
+        if self.terms.is_empty() {
+            return None;
+        }
+        let mut sum = [0u64; TERMS];
+        for (_, terms) in self.terms.iter().enumerate().filter(|(i, _)| socket.is_none_or(|s| i % self.sockets == s)) {
+            add(&mut sum, terms);
+        }
+        Some(sum)
+    }
+
+    fn terms_on(&self, task: usize, socket: Option<usize>) -> Terms {
+        let row = self.terms.get(task * self.sockets..(task + 1) * self.sockets).unwrap_or_default();
+        let mut sum = [0u64; TERMS];
+        for (_, terms) in row.iter().enumerate().filter(|(i, _)| socket.is_none_or(|s| *i == s)) {
+            add(&mut sum, terms);
+        }
+        sum
+    }
+
+    /// Writes each task's weight on a zone with this basis, in the order of [`Loads::tasks`]: by counters if there
+    /// are some and it is known what they cost, else by time.
+    pub fn weigh(&self, basis: Basis, prices: Option<&Prices>, out: &mut Vec<Weight>) {
+        if let (Some(prices), Some(socket), false) = (prices, basis.socket(), self.terms.is_empty()) {
+            out.clear();
+            for (i, load) in self.tasks.iter().enumerate() {
+                // 32 bits of price times 36 bits of events of a large machine: 16 of them are below what matters
+                let weight = u64::try_from(weight(prices, &self.terms_on(i, socket)) >> 16).unwrap_or(u64::MAX);
+                out.push(Weight { key: load.order, weight });
+            }
+            if out.iter().any(|w| w.weight > 0) {
+                return;
+            }
+        }
         out.clear();
         let n = u128::try_from(self.tasks.len()).unwrap_or(1).max(1);
         for (i, load) in self.tasks.iter().enumerate() {
@@ -98,11 +163,14 @@ pub struct Demand {
     pub cpu_ns: u64,
     /// The CPU it last ran on; `None` if it may have run anywhere.
     pub cpu: Option<u32>,
+    /// What counters told.
+    pub events: Option<Events>,
 }
 
 /// Spreads CPU time over packages and weighs it by how cores were shared.
 ///
 /// A task with one thread ran where it was last seen. The others share what is left of each package's busy time.
+/// Events go where the time goes. Who has none while others do is taken to have the mean of what a core's time had.
 pub fn spread(demands: &[Demand], meter: &CpuMeter, dt_ns: u64, loads: &mut Loads) {
     let topology = meter.topology();
     let sockets = usize::try_from(topology.sockets).unwrap_or(1).max(1);
@@ -138,23 +206,58 @@ pub fn spread(demands: &[Demand], meter: &CpuMeter, dt_ns: u64, loads: &mut Load
         }
     }
     let left_total: u128 = left.iter().map(|&x| u128::from(x)).sum();
+    let counted = demands.iter().any(|d| events(d).is_some());
+    let mut terms = Vec::new();
     for d in demands {
         row.fill(0);
-        match place(d) {
-            Some((s, f)) => {
-                if let Some(r) = row.get_mut(s) {
-                    *r = d.cpu_ns.saturating_mul(f);
-                }
+        let mut put = |s: usize, ns: u64, f: u64| {
+            if let Some(r) = row.get_mut(s) {
+                *r = ns.saturating_mul(f);
             }
+            terms.push(events(d).map(|e| count(e, d.cpu_ns, ns, f)));
+        };
+        match place(d) {
+            Some((here, f)) => (0..sockets).for_each(|s| if s == here { put(s, d.cpu_ns, f) } else { put(s, 0, f) }),
             None => {
-                for ((r, &l), &f) in row.iter_mut().zip(&left).zip(&mean) {
+                for (s, (&l, &f)) in left.iter().zip(&mean).enumerate() {
                     let share = (u128::from(d.cpu_ns) * u128::from(l)).checked_div(left_total);
                     let part = share.unwrap_or(u128::from(d.cpu_ns) / sockets as u128);
-                    *r = u64::try_from(part).unwrap_or(u64::MAX).saturating_mul(f);
+                    put(s, u64::try_from(part).unwrap_or(u64::MAX), f);
                 }
             }
         }
         loads.push(d.load, &row);
+    }
+    if counted {
+        loads.fill_in(terms);
+    }
+}
+
+/// The events of who was counted. No cycles in time that was used means that its counter had no turn.
+fn events(d: &Demand) -> Option<&Events> {
+    d.events.as_ref().filter(|e| e.cycles > 0 && d.cpu_ns > 0)
+}
+
+/// The terms of `part_ns` of the `cpu_ns` in which these events came up, where a CPU second costs `factor`.
+fn count(e: &Events, cpu_ns: u64, part_ns: u64, factor: u64) -> Terms {
+    let whole = |x: u128| u64::try_from(x).unwrap_or(u64::MAX);
+    let (all, part) = (u128::from(cpu_ns.max(1)), u128::from(part_ns));
+    let here = |n: u64| u128::from(n) * part / all;
+    let cycles = here(e.cycles) * u128::from(factor) / u128::from(WHOLE_CORE);
+    // no core reaches 100 GHz: what claims to is a counter that was set anew
+    let mhz = (u128::from(e.cycles) * 1000 / all).min(100_000);
+    [
+        whole(part * u128::from(factor) / u128::from(WHOLE_CORE)),
+        whole(cycles),
+        whole(cycles * mhz * mhz / 1_000_000),
+        whole(here(e.instructions)),
+        whole(here(e.misses)),
+    ]
+}
+
+fn add(to: &mut Terms, terms: &Terms) {
+    for (t, n) in to.iter_mut().zip(terms) {
+        *t = t.saturating_add(*n);
     }
 }
 
@@ -168,9 +271,12 @@ fn factor(sibling: Option<usize>, meter: &CpuMeter, dt_ns: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::{Attribution, IdlePolicy, Interval, ZoneInterval, attribute};
     use crate::clock::Moment;
     use crate::usage::cpu::{Cpu, Topology};
     use crate::usage::stat::{CpuTicks, MachineStat};
+    use ebbtide_proto::Energy;
+    use proptest::prelude::*;
     use std::time::Duration;
 
     const S: u64 = 1_000_000_000;
@@ -191,13 +297,13 @@ mod tests {
     }
 
     fn demand(i: usize, cpu_ns: u64, cpu: Option<u32>) -> Demand {
-        Demand { load: Load { task: TaskIx::test(i), order: i as u64, rss_pages: 1 }, cpu_ns, cpu }
+        Demand { load: Load { task: TaskIx::test(i), order: i as u64, rss_pages: 1 }, cpu_ns, cpu, events: None }
     }
 
     fn weights(demands: &[Demand], m: &CpuMeter, basis: Basis) -> Vec<u64> {
         let (mut loads, mut out) = (Loads::new(2), Vec::new());
         spread(demands, m, S, &mut loads);
-        loads.weigh(basis, &mut out);
+        loads.weigh(basis, None, &mut out);
         out.into_iter().map(|w| w.weight / S).collect()
     }
 
@@ -231,5 +337,106 @@ mod tests {
         assert_eq!(weights(&d, &m, Basis::Nobody), [0, 0]);
         let w = weights(&d, &m, Basis::Memory(None));
         assert_eq!(w, [1024 * 9 / 8, 1024 * 7 / 8]);
+    }
+
+    fn counted(i: usize, cpu_ns: u64, cpu: Option<u32>, misses: u64) -> Demand {
+        let events = Events { cycles: 2 * cpu_ns, instructions: cpu_ns, misses };
+        Demand { events: Some(events), ..demand(i, cpu_ns, cpu) }
+    }
+
+    fn priced(demands: &[Demand], prices: &Prices, basis: Basis) -> Vec<u64> {
+        let (mut loads, mut out) = (Loads::new(2), Vec::new());
+        spread(demands, &meter([100, 0, 100, 0]), S, &mut loads);
+        loads.weigh(basis, Some(prices), &mut out);
+        out.into_iter().map(|w| w.weight).collect()
+    }
+
+    const BY_MISSES: Prices = [0, 0, 0, 0, 1 << 31];
+
+    #[test]
+    fn events_weigh_on_the_package_where_they_came_up() {
+        let d = [counted(0, S, Some(0), 3000), counted(1, S, Some(2), 1000)];
+        let on0 = priced(&d, &BY_MISSES, Basis::Memory(Some(0)));
+        assert!(on0[0] > 0 && on0[1] == 0, "{on0:?}");
+        let all = priced(&d, &BY_MISSES, Basis::Machine);
+        assert_eq!(all[0], 3 * all[1]);
+    }
+
+    #[test]
+    fn who_was_not_counted_costs_the_mean_of_those_who_were() {
+        let d = [counted(0, S / 4, Some(0), 1000), counted(1, S / 4, Some(0), 3000), demand(2, S / 2, Some(0))];
+        let w = priced(&d, &BY_MISSES, Basis::Socket(0));
+        assert_eq!(w[2], w[0] + w[1]);
+    }
+
+    #[test]
+    fn without_counters_prices_change_nothing() {
+        let m = meter([100, 50, 100, 0]);
+        let d = [demand(0, S, Some(0)), demand(1, S / 2, Some(1)), demand(2, S, None)];
+        let (mut loads, mut by_time, mut by_price) = (Loads::new(2), Vec::new(), Vec::new());
+        spread(&d, &m, S, &mut loads);
+        for basis in [Basis::Socket(0), Basis::Machine, Basis::Memory(None), Basis::Nobody] {
+            loads.weigh(basis, None, &mut by_time);
+            loads.weigh(basis, Some(&BY_MISSES), &mut by_price);
+            assert_eq!(by_time, by_price);
+        }
+        assert_eq!(loads.total(None), None);
+    }
+
+    #[test]
+    fn time_decides_where_nothing_that_was_priced_came_up() {
+        let d = [counted(0, S, Some(0), 0), counted(1, S / 2, Some(0), 0)];
+        let w = priced(&d, &BY_MISSES, Basis::Socket(0));
+        assert_eq!(w[0], 2 * w[1]);
+        assert!(w[1] > 0);
+    }
+
+    proptest! {
+        /// Any counters whatever: who did nothing weighs nothing, and the order makes no difference.
+        #[test]
+        fn any_events_weigh_something_sane(
+            rows in prop::collection::vec((0..S, prop::option::of(0..4u32), any::<u64>(), any::<u64>(), any::<bool>()), 1..20),
+            prices in prop::array::uniform5(any::<u32>()),
+        ) {
+            let d: Vec<Demand> = rows.iter().enumerate().map(|(i, &(ns, cpu, cycles, misses, on))| Demand {
+                events: on.then_some(Events { cycles, instructions: cycles / 3, misses }),
+                ..demand(i, ns, cpu)
+            }).collect();
+            for basis in [Basis::Socket(0), Basis::Socket(1), Basis::Machine, Basis::Memory(None)] {
+                let w = priced(&d, &prices, basis);
+                let mut back: Vec<Demand> = d.clone();
+                back.reverse();
+                let mut turned = priced(&back, &prices, basis);
+                turned.reverse();
+                prop_assert_eq!(&w, &turned);
+                for (d, w) in d.iter().zip(w) {
+                    prop_assert!(d.cpu_ns > 0 || w == 0);
+                }
+            }
+        }
+
+        /// Conservation to the microjoule for any events and prices.
+        #[test]
+        fn shares_by_events_add_up(
+            rows in prop::collection::vec((0..S, any::<u64>(), any::<u64>()), 0..20),
+            prices in prop::array::uniform5(any::<u32>()),
+            energy in any::<u64>(),
+            floor in any::<u64>(),
+        ) {
+            let d: Vec<Demand> = rows.iter().zip([0, 1, 2, 3].into_iter().cycle()).enumerate().map(|(i, (&(ns, cycles, misses), cpu))| Demand {
+                events: Some(Events { cycles, instructions: misses, misses }),
+                ..demand(i, ns, Some(cpu))
+            }).collect();
+            let mut loads = Loads::new(2);
+            spread(&d, &meter([100, 0, 100, 0]), S, &mut loads);
+            let (energy, floor) = (Energy::from_uj(energy), Energy::from_uj(floor));
+            let zone = ZoneInterval { energy, floor, basis: Basis::Socket(0), gap: false, prices: Some(prices) };
+            let mut out = Attribution::default();
+            let policy = IdlePolicy::ByUsage;
+            attribute(&Interval { zones: &[zone], loads: &loads, policy, reservations: &[] }, &mut out);
+            let shares = &out.zones[0];
+            let parts = shares.active.iter().chain(&shares.idle).chain([&shares.unallocated, &shares.residual]);
+            prop_assert_eq!(parts.map(|e| u128::from(e.uj())).sum::<u128>(), u128::from(energy.uj()));
+        }
     }
 }

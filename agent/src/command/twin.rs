@@ -67,15 +67,16 @@ fn node_energy(truth: &Truth) -> Energy {
 /// Plays scenarios in simulated time and prints how far the agent is from the truth.
 ///
 /// [`Exit::Failed`] if a rule without tolerance was broken: a microjoule missing, a total that fell.
-pub fn score(scenario: Option<&Path>, seed: Option<u64>, json: bool) -> anyhow::Result<Exit> {
+pub fn score(scenario: Option<&Path>, seed: Option<u64>, counters: bool, json: bool) -> anyhow::Result<Exit> {
     let scenarios = match scenario {
         Some(path) => vec![find(path)?],
         None => SCENARIOS.iter().map(|(_, text)| Ok(Scenario::parse(text)?)).collect::<anyhow::Result<_>>()?,
     };
+    let setup = Setup { counters, ..Setup::default() };
     let mut line = StatusLine::new();
     let scores = until_stopped(|stop| {
         let all = scenarios.iter().enumerate();
-        all.map(|(n, s)| one(s, seed.unwrap_or(s.seed), (n + 1, scenarios.len()), &mut line, stop))
+        all.map(|(n, s)| one(s, seed.unwrap_or(s.seed), setup, (n + 1, scenarios.len()), &mut line, stop))
             .collect::<anyhow::Result<Vec<Score>>>()
     })??;
     line.clear();
@@ -87,12 +88,13 @@ pub fn score(scenario: Option<&Path>, seed: Option<u64>, json: bool) -> anyhow::
 fn one(
     scenario: &Scenario,
     seed: u64,
+    setup: Setup,
     (n, of): (usize, usize),
     line: &mut StatusLine,
     stop: &AtomicBool,
 ) -> anyhow::Result<Score> {
     let mut told = Duration::ZERO;
-    let score = score_with(scenario, seed, Setup::default(), &mut |sample| {
+    let score = score_with(scenario, seed, setup, &mut |sample| {
         if sample.elapsed >= told {
             told = sample.elapsed + Duration::from_secs(10);
             let percent = 100.0 * sample.elapsed.as_secs_f64() / scenario.duration_s;
@@ -195,6 +197,6 @@ mod tests {
         let text = table(&scores);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
         assert!(text.contains("\nfork-storm ") && text.contains("\n242 samples: every microjoule"), "{text}");
-        assert!(markdown(&scores).contains("| `fork-storm` | "));
+        assert!(markdown(&scores, &scores).contains("| `fork-storm` | "));
     }
 }

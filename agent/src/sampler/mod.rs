@@ -2,10 +2,11 @@
 //!
 //! [`Sampler::step`] is one sample: sources and usage are read, energy is attributed and booked, the journal is
 //! written, the snapshot is built. It is handed the time, so that twins and tests run it on simulated clocks.
-//! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `unseen` the CPU time nobody
+//! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `counted` prices hardware events, `unseen` the CPU time nobody
 //! owns up to, `seats` where tasks belong, `rows` chooses the tasks that are shown, `view` makes the snapshot,
 //! `keep` what outlives the agent.
 
+mod counted;
 mod keep;
 mod rows;
 pub mod run;
@@ -42,6 +43,7 @@ use crate::workload::groups::{Groups, Places};
 use crate::workload::pods::PodNames;
 use crate::workload::vm::Vm;
 
+use counted::Priced;
 use rows::Chooser;
 use track::Track;
 use unseen::Unseen;
@@ -83,6 +85,7 @@ pub struct Sampler {
     node: Arc<NodeInfo>,
     sources: Vec<Box<dyn Source>>,
     tracks: Vec<Track>,
+    priced: Vec<Priced>,
     usage: Box<dyn UsageReader>,
     meter: CpuMeter,
     stat: MachineStat,
@@ -221,12 +224,14 @@ impl Sampler {
         let interrupts_task = table.insert(Task::new(0, 0, TaskClass::Interrupts));
         let unseen_task = table.insert(Task::new(0, 0, TaskClass::Unseen));
         let n = tracks.len();
+        let idle_share = options.idle_share;
         Ok(Self {
             chooser: Chooser::new(options.processes, n),
             host,
             options,
             node,
             sources,
+            priced: counted::group(&tracks, idle_share),
             tracks,
             usage,
             meter,
@@ -332,7 +337,7 @@ impl Sampler {
             let Some(task) = self.table.get(d.task) else { continue };
             used = used.saturating_add(d.cpu_ns);
             let load = Load { task: d.task, order: task.order(), rss_pages: task.rss_pages };
-            self.demands.push(Demand { load, cpu_ns: d.cpu_ns, cpu: d.cpu });
+            self.demands.push(Demand { load, cpu_ns: d.cpu_ns, cpu: d.cpu, events: d.events });
         }
         let busy = self.meter.last.iter().map(|c| c.busy_ns).sum();
         let interrupts = self.meter.last.iter().map(|c| c.interrupts_ns).sum();
@@ -342,7 +347,12 @@ impl Sampler {
             for (task, ns) in [(self.interrupts_task, over.interrupts_ns), (self.unseen_task, over.unseen_ns)] {
                 if ns > 0 {
                     let order = self.table.get(task).map_or(0, Task::order);
-                    self.demands.push(Demand { load: Load { task, order, rss_pages: 0 }, cpu_ns: ns, cpu: None });
+                    self.demands.push(Demand {
+                        load: Load { task, order, rss_pages: 0 },
+                        cpu_ns: ns,
+                        cpu: None,
+                        events: None,
+                    });
                     if let Some(t) = self.table.get_mut(task) {
                         t.cpu_ns += ns;
                     }
@@ -371,6 +381,9 @@ impl Sampler {
         for track in &mut self.tracks {
             let activity = |socket| Activity::of(meter, socket, dt);
             self.intervals.push(track.interval(meter.topology(), activity));
+        }
+        for priced in &mut self.priced {
+            priced.step(&mut self.tracks, &self.loads, &mut self.intervals);
         }
         self.reservations.clear();
         self.reserved_for.clear();

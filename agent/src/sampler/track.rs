@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ebbtide_proto::{Energy, Power};
 
-use crate::attribution::floor::{Activity, Floor, FloorLearner};
+use crate::attribution::floor::{Activity, Floor, FloorKind, FloorLearner};
 use crate::attribution::{Basis, ZoneInterval};
 use crate::clock::Moment;
 use crate::counter::{Counter, Step};
@@ -28,6 +28,8 @@ pub(super) struct Track {
     failing: bool,
     power: Option<Power>,
     step: Option<Step>,
+    /// The floor that hardware events tell of.
+    counted: Option<Floor>,
 }
 
 impl Track {
@@ -43,6 +45,7 @@ impl Track {
             failing: false,
             power: None,
             step: None,
+            counted: None,
         }
     }
 
@@ -107,7 +110,7 @@ impl Track {
             _ => socket.map_or(Basis::Machine, Basis::Socket),
         };
         let Some(step) = self.step else {
-            return ZoneInterval { energy: Energy::ZERO, floor: Energy::ZERO, basis, gap: false };
+            return ZoneInterval { energy: Energy::ZERO, floor: Energy::ZERO, basis, gap: false, prices: None };
         };
         let gap = step.gap.is_some();
         let mut floor = Energy::ZERO;
@@ -116,11 +119,27 @@ impl Track {
             self.learner.observe(step.energy, step.dt, activity);
             floor = self.floor_or_guess(activity).map_or(Energy::ZERO, |p| p.over(step.dt));
         }
-        ZoneInterval { energy: step.energy, floor, basis, gap }
+        ZoneInterval { energy: step.energy, floor, basis, gap, prices: None }
+    }
+
+    /// How long the interval was over which the zone's energy is known; `None` if it isn't, or there was a gap.
+    pub(super) fn interval_length(&self) -> Option<Duration> {
+        self.step.filter(|s| s.gap.is_none()).map(|s| s.dt)
+    }
+
+    /// Takes what hardware events tell of the floor, and of the floor in this interval.
+    pub(super) fn count(&mut self, floor: Option<Floor>, interval: &mut ZoneInterval) {
+        // how busy cores are says little of what memory draws
+        let better =
+            |f: &Floor| self.zone.kind == ZoneKind::Dram && f.kind == FloorKind::Learned && !self.learner.is_set();
+        self.counted = floor.filter(|f| better(f) || self.learner.trusts(f));
+        if let (Some(floor), Some(dt)) = (self.floor(), self.interval_length()) {
+            interval.floor = floor.power.over(dt);
+        }
     }
 
     fn floor_or_guess(&self, activity: Activity) -> Option<Power> {
-        self.learner.floor().map(|f| f.power).or_else(|| Some(self.learner.guess(self.power?, activity)))
+        self.floor().map(|f| f.power).or_else(|| Some(self.learner.guess(self.power?, activity)))
     }
 
     pub(super) fn view(&self, now: Moment, stale_after: Duration) -> ZoneView {
@@ -137,7 +156,8 @@ impl Track {
     }
 
     pub(super) fn floor(&self) -> Option<Floor> {
-        self.learner.floor()
+        let least = |f: Floor| Floor { power: self.learner.least().map_or(f.power, |l| l.min(f.power)), ..f };
+        self.counted.map(least).or_else(|| self.learner.floor())
     }
 
     pub(super) fn record(&self) -> ZoneRecord {

@@ -11,6 +11,7 @@
 
 pub mod balance;
 mod compare;
+mod counted;
 mod kepler;
 mod play;
 

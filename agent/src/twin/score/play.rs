@@ -12,6 +12,7 @@ use ebbtide_proto::NodeId;
 
 use super::balance::Balance;
 use super::compare::Follower;
+use super::counted::{CountedReader, Counters};
 use super::kepler::NodeTime;
 use super::{Score, ScoreError};
 use crate::attribution::IdlePolicy;
@@ -24,6 +25,7 @@ use crate::source::integrate::ProbeMode;
 use crate::source::model;
 use crate::twin::scenario::{Event, Scenario, What};
 use crate::twin::{Truth, Twin};
+use crate::usage::UsageReader;
 use crate::usage::procfs::ProcfsReader;
 
 /// Time between two samples.
@@ -49,6 +51,8 @@ pub struct Setup {
     pub idle_policy: IdlePolicy,
     /// Whether threads are told apart.
     pub threads: bool,
+    /// Whether each process has hardware counters; its threads are told apart then.
+    pub counters: bool,
 }
 
 /// Plays `scenario` with the agent in its default setup and compares. Same scenario and seed, same score.
@@ -75,7 +79,8 @@ fn play(scenario: &Scenario, seed: u64, setup: Setup, look: Look<'_>) -> Result<
     twin.write(&root).map_err(tree)?;
     let host = HostRoot::new(&root);
     let (mut balance, mut follower) = (Balance::default(), Follower::default());
-    let mut agent = Some(start(&host, &state, setup)?);
+    let counters = Counters::default();
+    let mut agent = Some(start(&host, &state, setup, &counters)?);
     // when the agent is started again, seconds
     let mut back_at = f64::INFINITY;
     let mut restarted = true;
@@ -83,10 +88,13 @@ fn play(scenario: &Scenario, seed: u64, setup: Setup, look: Look<'_>) -> Result<
     let mut samples = 0;
     loop {
         if agent.is_none() && twin.elapsed().as_secs_f64() >= back_at {
-            agent = Some(start(&host, &state, setup)?);
+            agent = Some(start(&host, &state, setup, &counters)?);
             restarted = true;
         }
         if let Some(agent) = &mut agent {
+            if setup.counters {
+                counters.set(twin.truth());
+            }
             let snapshot = agent.step(twin.now()).map_err(ScoreError::Sample)?;
             samples += 1;
             let elapsed = twin.elapsed();
@@ -132,7 +140,7 @@ fn play(scenario: &Scenario, seed: u64, setup: Setup, look: Look<'_>) -> Result<
 }
 
 /// The agent with its defaults, every process shown.
-fn start(host: &HostRoot, state: &Path, setup: Setup) -> Result<Sampler, StartError> {
+fn start(host: &HostRoot, state: &Path, setup: Setup, counters: &Counters) -> Result<Sampler, StartError> {
     let cpuinfo = read_text(&host.proc("cpuinfo")).unwrap_or_default();
     let node =
         NodeId::new("twin").map_err(|e| StartError::Proc { path: "twin".into(), source: io::Error::other(e) })?;
@@ -149,9 +157,11 @@ fn start(host: &HostRoot, state: &Path, setup: Setup) -> Result<Sampler, StartEr
         learned: None,
     };
     let found = discover(host, &DiscoverOptions::all(ProbeMode::Stepped));
-    let usage = ProcfsReader::open(host, setup.threads)
+    let usage = ProcfsReader::open(host, setup.threads || setup.counters)
         .map_err(|source| StartError::Proc { path: host.proc("").display().to_string(), source })?;
-    Sampler::new(host.clone(), Box::new(usage), found.sources, options)
+    let usage: Box<dyn UsageReader> =
+        if setup.counters { Box::new(CountedReader::new(usage, counters.clone())) } else { Box::new(usage) };
+    Sampler::new(host.clone(), usage, found.sources, options)
 }
 
 /// A folder in memory if there is one, removed at the end.
