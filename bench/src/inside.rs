@@ -124,10 +124,15 @@ pub(crate) fn attribution(tasks: usize, rounds: usize) -> anyhow::Result<f64> {
         let (order, rss_pages) = (task.order(), task.rss_pages);
         let load = Load { task: table.insert(task), order, rss_pages };
         let threads = seed >> 62 == 0;
-        demands.push(Demand { load, cpu_ns: (seed >> 32) & 0xff_ffff, cpu: (!threads).then_some(cpu) });
+        demands.push(Demand { load, cpu_ns: (seed >> 32) & 0xff_ffff, cpu: (!threads).then_some(cpu), events: None });
     }
-    let zone =
-        |uj, basis| ZoneInterval { energy: Energy::from_uj(uj), floor: Energy::from_uj(uj / 3), basis, gap: false };
+    let zone = |uj, basis| ZoneInterval {
+        energy: Energy::from_uj(uj),
+        floor: Energy::from_uj(uj / 3),
+        basis,
+        gap: false,
+        prices: None,
+    };
     let zones = [
         zone(91_234_567, Basis::Machine),
         zone(71_234_567, Basis::Machine),
