@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 
 use aya::maps::{Array, Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, Program};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::counters::{self, Event};
-use super::{Feed, Lost, sys};
+use super::{Feed, Lost, btf, sys};
 use crate::host::HostRoot;
 use crate::perf::OpenEvent;
 
@@ -19,6 +19,8 @@ static USAGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_D
 
 /// The same with `task_switched`.
 static COUNTERS: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf/counters.bpf.o"));
+
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// Bytes for what ended between two samples; about 16,000 threads.
 const RING: u32 = 2 << 20;
@@ -116,7 +118,7 @@ impl Kernel {
             let raised = setrlimit(Resource::Memlock, Rlimit { current: most, maximum: most });
             tracing::debug!(?raised, "limit of locked memory");
         }
-        let btf = Btf::from_sys_fs().map_err(Unusable::NoBtf)?;
+        let btf = kernel_types()?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf)).map_max_entries("events", RING);
         let cpus = counters::online(host);
@@ -165,6 +167,15 @@ impl Kernel {
         let ended = map(&mut ebpf, "events")?;
         let lost = map(&mut ebpf, "lost")?;
         Ok(Self { ebpf, ended, lost, _events: open, _arrays: arrays })
+    }
+}
+
+/// What the kernel says of its types, reduced to what is needed where that is understood.
+fn kernel_types() -> Result<Btf, Unusable> {
+    let small = std::fs::read(KERNEL_TYPES).ok().and_then(|bytes| btf::reduced(&bytes));
+    match small.map(|small| Btf::parse(&small, Endianness::default())) {
+        Some(Ok(btf)) => Ok(btf),
+        _ => Btf::from_sys_fs().map_err(Unusable::NoBtf),
     }
 }
 

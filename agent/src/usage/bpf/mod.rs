@@ -1,6 +1,6 @@
 //! Tasks from the kernel's own records: one stream tells of all that changed, one buffer of all that ended.
 //!
-//! `kernel` loads the programs of `ebpf/` and reads them, `record` is the layout of what they write, `books` keeps
+//! `kernel` loads the programs of `ebpf/` and reads them (`btf`: with as little of the kernel's types as they need), `record` is the layout of what they write, `books` keeps
 //! what each thread was last known to have used, `children` are processes that nobody saw alive, `groups` finds the
 //! paths of control groups, `counters` opens hardware
 //! events.
@@ -11,6 +11,7 @@
 //! next sample.
 
 mod books;
+mod btf;
 mod children;
 mod counters;
 mod groups;
