@@ -2,7 +2,7 @@
 # Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench fuzz clean need-rust
+.PHONY: help up test lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -38,6 +38,9 @@ lint: need-rust ## format, clippy, documentation, and what dependencies may brin
 		$(call say,make lint: cargo $$c is missing; get it with: rustup component add rustfmt clippy); exit 1; }; done
 	@cargo fmt --all --check
 	@cargo fmt --manifest-path fuzz/Cargo.toml --check
+	@if command -v "$${CLANG:-clang-19}" >/dev/null 2>&1; then ebpf/build --check; else \
+		$(call say,make lint: skipped the comparison of ebpf/*.o with their source: clang-19 is not installed); \
+	fi
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	@if cargo deny --version >/dev/null 2>&1; then \
@@ -50,6 +53,9 @@ lint: need-rust ## format, clippy, documentation, and what dependencies may brin
 bench: need-rust ## measure the agent's own cost and its accuracy
 	@cargo build --release --locked -p ebbtide-agent -p ebbtide-bench
 	@cargo run --release --locked -p ebbtide-bench -- --write
+
+ebpf: ## build the programs for the kernel that the agent carries (needs clang-19)
+	@ebpf/build
 
 fuzz: need-rust ## feed random bytes to each parser for FUZZ_SECONDS
 	@command -v c++ >/dev/null 2>&1 || { \

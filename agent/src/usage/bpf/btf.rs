@@ -82,7 +82,7 @@ impl Type<'_> {
 }
 
 /// `btf` with only the types that are wanted, and what they are made of; `None` if it isn't understood.
-pub(super) fn reduced(btf: &[u8]) -> Option<Vec<u8>> {
+pub fn reduced(btf: &[u8]) -> Option<Vec<u8>> {
     let half = btf.get(..2)?.try_into().ok().map(u16::from_ne_bytes)?;
     if half != MAGIC {
         return None;

@@ -30,6 +30,9 @@ use super::{Method, Status, UsageReader};
 use crate::clock::Moment;
 use crate::host::HostRoot;
 
+// what is fuzzed
+#[doc(hidden)]
+pub use self::btf::reduced;
 #[doc(hidden)]
 pub use self::record::{Record, next};
 
