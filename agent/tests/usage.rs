@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use ebbtide_agent::attribution::IdlePolicy;
 use ebbtide_agent::clock;
+use ebbtide_agent::config::Processes;
 use ebbtide_agent::host::HostRoot;
+use ebbtide_agent::sampler::{Options, Sampler};
 use ebbtide_agent::usage::bpf::{BpfReader, Event};
 use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_agent::usage::table::{Delta, Task, TaskClass, TaskTable};
-use ebbtide_agent::usage::{Method, UsageReader};
+use ebbtide_agent::usage::{Method, Status, UsageReader};
 
 const TICK_NS: u64 = 10_000_000;
 
@@ -357,4 +360,82 @@ fn what_can_not_be_counted_is_said_and_left_out() {
     assert!(why.starts_with("the processor doesn't count cycles here"), "{why}");
     let why = BpfReader::with_events(&HostRoot::new("/nowhere"), &[]).err().unwrap().to_string();
     assert_eq!(why, "the measured root has no /proc of this machine");
+}
+
+/// More threads end between two samples than the buffer holds: what is lost is counted, and the next sample is whole.
+#[test]
+fn what_does_not_fit_is_counted() {
+    let Some(reader) = bpf(&[]) else { return };
+    let mut meter = Meter::new(reader);
+    for _ in 0..20_000 {
+        std::thread::spawn(|| {}).join().unwrap();
+    }
+    // the kernel frees them a little later
+    let mut status = meter.reader.status();
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(20));
+        meter.sample();
+        status = meter.reader.status();
+        if status.lost_exits > 0 {
+            break;
+        }
+    }
+    assert!(status.lost_exits > 1000, "{status:?}");
+    assert!(status.lost_ns > status.lost_exits * 1000, "{status:?}");
+    let own = std::process::id();
+    assert!(meter.task(own).is_some());
+    let load = Load::sh("sleep 60");
+    meter.sample();
+    assert!(meter.task(load.pid()).is_some(), "it goes on");
+    assert_eq!(meter.reader.status().lost_exits, status.lost_exits, "nothing more is lost");
+}
+
+/// A reader that loses something now and then.
+struct Losing {
+    reader: ProcfsReader,
+    samples: u64,
+}
+
+impl UsageReader for Losing {
+    fn sample(
+        &mut self,
+        now: clock::Moment,
+        forks: Option<u64>,
+        table: &mut TaskTable,
+        out: &mut Vec<Delta>,
+    ) -> std::io::Result<()> {
+        self.samples += 1;
+        self.reader.sample(now, forks, table, out)
+    }
+
+    fn status(&self) -> Status {
+        // in the third sample
+        let lost = if self.samples >= 3 { 7 } else { 0 };
+        Status { lost_exits: lost, lost_ns: lost * 1000, ..self.reader.status() }
+    }
+}
+
+#[test]
+fn a_loss_lowers_the_quality_of_the_sample_it_was_in() {
+    let host = HostRoot::new("/");
+    let options = Options {
+        node: ebbtide_proto::NodeId::new("losing").unwrap(),
+        idle_policy: IdlePolicy::Unallocated,
+        idle_floor: BTreeMap::new(),
+        processes: Processes::All,
+        retention: Duration::from_secs(60),
+        stale_after: Duration::from_secs(10),
+        full_names: false,
+        idle_share: 0.3,
+        state: None,
+        learned: None,
+    };
+    let reader = Losing { reader: ProcfsReader::open(&host, false).unwrap(), samples: 0 };
+    let mut sampler = Sampler::new(host, Box::new(reader), Vec::new(), options).unwrap();
+    let mut quality = || {
+        let usage = sampler.step(clock::now()).unwrap().usage;
+        (usage.quality().as_str(), usage.status.lost_exits)
+    };
+    let told: Vec<_> = (0..4).map(|_| quality()).collect();
+    assert_eq!(told, [("measured", 0), ("measured", 0), ("scaled", 7), ("measured", 7)]);
 }
