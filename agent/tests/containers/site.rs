@@ -50,6 +50,7 @@ impl Kind {
         CgroupIdentity { container: Some(Named { id: id.to_owned(), runtime }), pod, ..CgroupIdentity::default() }
     }
 
+    /// The pod of its containers.
     pub(crate) fn pod_uid(self) -> Option<&'static str> {
         matches!(self, Self::Pod(_)).then_some(POD)
     }
@@ -103,7 +104,8 @@ impl Site {
         // whatever keeps containers from being started here
         let mut first = site.container("echo it runs")?;
         let said = first.run()?;
-        if said.trim() == "it runs" { Ok(drop(first)).map(|()| site) } else { Err(format!("it said {said:?}")) }
+        drop(first);
+        if said.trim() == "it runs" { Ok(site) } else { Err(format!("it said {said:?}")) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
