@@ -34,15 +34,16 @@ impl Agent {
     /// Starts `command` with the arguments of an agent and waits for its page.
     fn start(mut command: Command, more: &[&str]) -> Self {
         command.args(["run", "--listen", "127.0.0.1:0", "--state", "none", "--interval", "100ms"]).args(more);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut agent = Self { child, address: String::new() };
         let mut said = String::new();
-        for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        for line in BufReader::new(agent.child.stderr.take().unwrap()).lines() {
             let line = line.unwrap();
             said.push_str(&line);
             said.push('\n');
             if let Some((_, address)) = line.split_once("metrics at http://") {
-                let address = address.trim_end_matches("/metrics").to_owned();
-                return Self { child, address };
+                agent.address = address.trim_end_matches("/metrics").to_owned();
+                return agent;
             }
         }
         panic!("the agent ended:\n{said}");

@@ -227,7 +227,9 @@ mod tests {
         let Some(bytes) = own() else { return };
         let small = reduced(&bytes).unwrap();
         assert!(small.len() * 2 < bytes.len(), "{} of {}", small.len(), bytes.len());
-        let types = |btf: &[u8]| -> Vec<(usize, Vec<u8>, u32, Vec<Vec<u8>>)> {
+        /// Number, name, size or type, and members with their names.
+        type Described = (usize, Vec<u8>, u32, Vec<Vec<u8>>);
+        let types = |btf: &[u8]| -> Vec<Described> {
             let cut = |o: usize, l: usize| {
                 let from = 24 + word(btf, o).unwrap() as usize;
                 &btf[from..from + word(btf, l).unwrap() as usize]
@@ -269,7 +271,7 @@ mod tests {
         fn any_bytes_end(types in prop::collection::vec(any::<u8>(), 0..200), strings in prop::collection::vec(any::<u8>(), 0..40)) {
             let mut btf = MAGIC.to_ne_bytes().to_vec();
             btf.extend([1, 0]);
-            let (t, s) = (types.len() as u32, strings.len() as u32);
+            let (t, s) = (u32::try_from(types.len()).unwrap(), u32::try_from(strings.len()).unwrap());
             btf.extend([24, 0, t, t, s].into_iter().flat_map(u32::to_ne_bytes));
             btf.extend(types);
             btf.extend(strings);

@@ -142,7 +142,7 @@ impl UsageReader for BpfReader {
 /// first pid namespace.
 fn sees_machine(host: &HostRoot) -> Result<(), Unusable> {
     let own = std::fs::read_link(host.proc("self")).map_err(|_| Unusable::OtherMachine)?;
-    let is_proc = rustix::fs::statfs(&host.proc("")).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(PROC_SUPER_MAGIC));
+    let is_proc = rustix::fs::statfs(host.proc("")).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(PROC_SUPER_MAGIC));
     if !is_proc || own.to_str() != Some(std::process::id().to_string().as_str()) {
         return Err(Unusable::OtherMachine);
     }
