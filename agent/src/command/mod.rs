@@ -16,7 +16,7 @@ use crate::sampler::Options;
 use crate::source::discover::{DiscoverOptions, Discovery, discover};
 use crate::source::integrate::ProbeMode;
 use crate::source::model;
-use crate::usage::{self, UsageReader, Wish};
+use crate::usage::{self, Opened, Wish};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,16 +78,9 @@ pub fn sources(settings: &Settings) -> Discovery {
 }
 
 /// Opens the reader of usage that the settings ask for.
-pub fn usage_reader(settings: &Settings) -> anyhow::Result<Box<dyn UsageReader>> {
+pub fn usage_reader(settings: &Settings) -> anyhow::Result<Opened> {
     let wish = Wish { choice: settings.usage, counters: settings.counters, threads: settings.threads };
-    let opened = usage::open(&settings.root, wish)?;
-    if let Some(why) = opened.without_bpf {
-        tracing::info!("usage is read from /proc: {why}");
-    }
-    if let Some(why) = opened.without_counters {
-        tracing::warn!("counters are not used: {why}");
-    }
-    Ok(opened.reader)
+    Ok(usage::open(&settings.root, wish)?)
 }
 
 /// What the sampler is told.

@@ -35,6 +35,12 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let listener = http::bind(settings.listen).await?;
     let kubelet = settings.kubelet.as_ref().map(kubelet).transpose()?;
     let usage = usage_reader(&settings)?;
+    if let Some(why) = &usage.without_bpf {
+        tracing::info!("usage is read from /proc: {why}");
+    }
+    if let Some(why) = &usage.without_counters {
+        tracing::warn!("counters are not used: {why}");
+    }
     rights::keep_only(rights::NEEDED_FOR_SENSORS);
     let discovery = sources(&settings);
     rights::keep_only(rights::NEEDED);
@@ -42,7 +48,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         tracing::info!("not used: {skipped}");
     }
     let names = kubelet.is_some().then(|| Arc::new(KubeletNames::default()));
-    let sampler = Sampler::new(settings.root.clone(), usage, discovery.sources, sampler_options(&settings))?;
+    let sampler = Sampler::new(settings.root.clone(), usage.reader, discovery.sources, sampler_options(&settings))?;
     let published = Published::new(Snapshot::empty(Arc::clone(sampler.node())));
     let view = Arc::new(View {
         names: settings.names.clone(),

@@ -148,7 +148,8 @@ The figures on this page are made by `ebbtide-agent twin score`; `EBBTIDE_BLESS=
 
 The node twin simulates a machine down to the joule of each process and shows it as a fake `/proc` and `/sys`. The
 agent reads those as it would a real machine's, once per simulated second, in its default configuration (idle energy
-unallocated): once from `/proc` alone, with CPU time as the key, and once with hardware counters. What it says is compared with the truth of the simulation:
+unallocated): once from `/proc` alone, with CPU time as the key, and once with hardware counters. What it says is
+compared with the truth of the simulation:
 
 - **Error of a process**: |agent − truth| / truth of its dynamic energy, the idle floor left out, over all the time in
   which the counter could be read without a gap. The mean is over processes with at least 0.5 % of all dynamic energy
