@@ -39,6 +39,7 @@ fuzz_target!(|input: Input| {
             floor: Energy::from_uj(f),
             basis: basis(b),
             gap,
+            prices: None,
         })
         .collect();
     let mut table = TaskTable::default();
