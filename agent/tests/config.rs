@@ -260,6 +260,8 @@ fn any_file() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
             })
             .boxed(),
         single("sources", words(&["powercap", "scmi", "perf-rapl", "hwmon", "battery", "model"])),
+        single("usage", one(&["auto", "bpf"])),
+        single("counters", bool()),
         single("threads", bool()),
         (watts(0), watts(1_000_000)).prop_map(|(idle, full)| vec![("model-idle", idle), ("model-full", full)]).boxed(),
         single("idle-policy", one(&["unallocated", "by-usage", "by-reservation", "equal"])),
