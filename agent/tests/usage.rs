@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use ebbtide_agent::usage::bpf::{BpfReader, Event};
 use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_agent::usage::table::{Delta, Task, TaskClass, TaskTable};
 use ebbtide_agent::usage::{Method, Status, UsageReader};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 const TICK_NS: u64 = 10_000_000;
 
@@ -84,8 +86,14 @@ struct Load(Child);
 
 impl Load {
     fn sh(script: &str) -> Self {
-        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
-        Self(child.unwrap())
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::null());
+        Self::start(&mut shell)
+    }
+
+    /// In a process group of its own, so that its children end with it.
+    fn start(command: &mut Command) -> Self {
+        Self(command.process_group(0).spawn().unwrap())
     }
 
     fn pid(&self) -> u32 {
@@ -95,7 +103,11 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.0.kill().unwrap();
+        // it may be gone already
+        if let Some(group) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            let killed = kill_process_group(group, Signal::KILL);
+            assert!(matches!(killed, Ok(()) | Err(rustix::io::Errno::SRCH)), "{killed:?}");
+        }
         self.0.wait().unwrap();
     }
 }
@@ -192,8 +204,10 @@ fn both_know_the_same_tasks() {
             only_one.push((t.pid, t.comm));
             continue;
         }
-        // one kernel worker or shell may have run between the two looks, none has grown by much
-        assert!(k.rss_pages.abs_diff(t.rss_pages) <= 64 + t.rss_pages / 2, "{what} {} {}", k.rss_pages, t.rss_pages);
+        // who has just begun grows from one look to the next
+        if k.rss_pages.abs_diff(t.rss_pages) > 64 + t.rss_pages / 2 {
+            only_one.push((t.pid, t.comm));
+        }
     }
     // the machine lives on between the two looks
     assert!(both > 20 && only_one.len() <= 5 + both / 20, "{both} {only_one:?}");
@@ -287,11 +301,7 @@ for n in range(400):
 "#;
     let mut python = Command::new("python3");
     python.args(["-c", script]).arg(&group.0).stdin(Stdio::piped());
-    let Ok(child) = python.spawn() else {
-        eprintln!("SKIPPED: no python3");
-        return;
-    };
-    let mut load = Load(child);
+    let mut load = Load::start(&mut python);
     // it waits until it is told to go; what it used before it joined the group is not the group's
     while !std::fs::read_to_string(group.0.join("cgroup.procs")).unwrap().contains(&load.pid().to_string()) {
         std::thread::sleep(Duration::from_millis(10));
