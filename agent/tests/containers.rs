@@ -9,6 +9,7 @@ mod site;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_agent::usage::table::{Delta, TaskClass, TaskTable};
 use ebbtide_agent::workload::cgroup::{self, Qos};
 
+use rustix::fs::{FlockOperation, flock};
 use site::{Container, Kind, Site, wait};
 
 const TICK_NS: u64 = 10_000_000;
@@ -32,9 +34,14 @@ const SHORT: &str = "while read -r used rest </proc/self/schedstat && [ $used -l
                      i=0; while [ $i -lt 200 ]; do i=$((i+1)); done; done; echo $used";
 
 /// One at a time: control groups of the same names are made and removed, and CPU time is scarce.
-fn alone() -> MutexGuard<'static, ()> {
+///
+/// The file is that of `usage.rs`, one of whose tests floods the kernel's buffers.
+fn alone() -> (MutexGuard<'static, ()>, std::fs::File) {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = std::fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-buffers")).unwrap();
+    flock(&file, FlockOperation::LockShared).unwrap();
+    (turn, file)
 }
 
 /// A reader, and what it said of control groups.

@@ -20,6 +20,7 @@ use ebbtide_agent::usage::bpf::{BpfReader, Event};
 use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_agent::usage::table::{Delta, Task, TaskClass, TaskTable};
 use ebbtide_agent::usage::{Method, Status, UsageReader};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 const TICK_NS: u64 = 10_000_000;
@@ -112,6 +113,13 @@ impl Drop for Load {
     }
 }
 
+/// Holds off the test that floods the kernel's buffers, which are all readers' alike, or all others.
+fn turn(how: FlockOperation) -> std::fs::File {
+    let file = std::fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel-buffers")).unwrap();
+    flock(&file, how).unwrap();
+    file
+}
+
 /// A control group of this test's own that counts CPU time.
 struct Group(PathBuf);
 
@@ -167,6 +175,7 @@ const BUSY: &str = "while :; do :; done";
 
 #[test]
 fn both_know_the_same_tasks() {
+    let _turn = turn(FlockOperation::LockShared);
     let Some(reader) = bpf(&[]) else { return };
     let load = Load::sh("sleep 60 & sleep 60 & wait");
     // what is about to exec has two names
@@ -215,6 +224,7 @@ fn both_know_the_same_tasks() {
 
 #[test]
 fn both_charge_the_same_to_within_their_ticks() {
+    let _turn = turn(FlockOperation::LockShared);
     let Some(reader) = bpf(&[]) else { return };
     let shell = Load::sh(BUSY);
     let threads = Load::sh(&format!("exec python3 -c '{PYTHON_THREADS}' 2>/dev/null || {BUSY}"));
@@ -251,6 +261,7 @@ def f():
 /// Processes of 50 ms and less, of which no sample sees one: what the kernel says they used is found, under one name.
 #[test]
 fn a_storm_of_short_processes_is_accounted_for() {
+    let _turn = turn(FlockOperation::LockShared);
     let Some(reader) = bpf(&[]) else { return };
     let Some(group) = Group::new("storm") else { return };
     let mut meter = Meter::new(reader);
@@ -284,6 +295,7 @@ fn a_storm_of_short_processes_is_accounted_for() {
 /// Threads that come and go within a process: their last part isn't in the kernel's own sum of dead threads.
 #[test]
 fn a_storm_of_short_threads_is_accounted_for() {
+    let _turn = turn(FlockOperation::LockShared);
     let Some(reader) = bpf(&[]) else { return };
     let Some(group) = Group::new("threads") else { return };
     let mut meter = Meter::new(reader);
@@ -328,6 +340,7 @@ for n in range(400):
 /// is the same.
 #[test]
 fn events_are_counted_per_task() {
+    let _turn = turn(FlockOperation::LockShared);
     const SOFTWARE: u32 = 1;
     let clock = |map| Event { map, kind: SOFTWARE, config: 0 };
     let Some(reader) = bpf(&[clock("cycles"), clock("instructions"), clock("misses")]) else { return };
@@ -375,9 +388,10 @@ fn what_can_not_be_counted_is_said_and_left_out() {
 /// More threads end between two samples than the buffer holds: what is lost is counted, and the next sample is whole.
 #[test]
 fn what_does_not_fit_is_counted() {
+    let _turn = turn(FlockOperation::LockExclusive);
     let Some(reader) = bpf(&[]) else { return };
     let mut meter = Meter::new(reader);
-    for _ in 0..20_000 {
+    for _ in 0..30_000 {
         std::thread::spawn(|| {}).join().unwrap();
     }
     // the kernel frees them a little later
