@@ -20,6 +20,8 @@ use crate::usage::table::{Delta, Events, Task, TaskClass, TaskIx, TaskTable};
 const TICK_NS: u64 = 10_000_000;
 /// A thread that isn't there any more is waited for this long: its last word may be on its way.
 const PATIENCE_NS: u64 = 60_000_000_000;
+/// Samples for which processes that ended are remembered, at the most.
+const REMEMBERED: u32 = 32;
 /// Samples between two looks for what can be forgotten.
 const TIDY: u32 = 64;
 
@@ -38,6 +40,7 @@ pub(super) struct Books {
     /// Threads that a pass over everyone didn't show although nobody told of their end.
     missing: usize,
     short: Vec<Short>,
+    /// Processes that ended of late, by pid: the last word on one of their threads may come after that on the first.
     ended: HashMap<u32, TaskIx>,
 }
 
@@ -94,7 +97,9 @@ impl Books {
         self.everyone = everyone;
         self.sample = self.sample.wrapping_add(1);
         self.paths.begin();
-        self.ended.clear();
+        if self.sample.is_multiple_of(REMEMBERED) {
+            self.ended.clear();
+        }
         self.replaced.clear();
         self.short.clear();
     }
@@ -250,7 +255,9 @@ impl Books {
         }
         let known = thread.as_ref().map(|thread| thread.process);
         // a thread that came after the last pass may be of a process that was there
-        let process = known.filter(|ix| is_of(*ix)).or_else(|| table.by_pid(t.tgid).filter(|ix| is_of(*ix)));
+        let alive = || table.by_pid(t.tgid).filter(|ix| is_of(*ix));
+        let ended = || self.ended.get(&t.tgid).copied().filter(|ix| !t.leads() && is_of(*ix));
+        let process = known.filter(|ix| is_of(*ix)).or_else(alive).or_else(ended);
         match process {
             Some(ix) => {
                 let before = thread.as_ref().map_or(0, |thread| thread.run_ns);
