@@ -188,6 +188,7 @@ fn both_know_the_same_tasks() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let (a, b) = (Meter::new(reader), Meter::new(ProcfsReader::open(&HostRoot::new("/"), false).unwrap()));
+    // the machine lives on between the two looks: who begins or ends in between is told differently
     let (mut both, mut only_one) = (0, Vec::new());
     for (_, t) in b.table.iter().filter(|(_, t)| t.ended.is_none()) {
         let Some(k) = a.task(t.pid) else {
@@ -207,7 +208,9 @@ fn both_know_the_same_tasks() {
         // a worker's name goes on in /proc with what it works at
         let name = |t: &Task| t.comm.to_text().chars().take(15).collect::<String>();
         let same = t.class == TaskClass::Kernel && name(t).starts_with(&name(k)) || name(k) == name(t);
-        assert!(same, "{what} {:?}", k.comm);
+        if !same {
+            only_one.push((t.pid, t.comm));
+        }
         // who is ending says in /proc that it is in no group, and has fewer threads from one look to the next
         if (&k.cgroup, k.threads) != (&t.cgroup, t.threads) {
             only_one.push((t.pid, t.comm));
@@ -218,7 +221,6 @@ fn both_know_the_same_tasks() {
             only_one.push((t.pid, t.comm));
         }
     }
-    // the machine lives on between the two looks
     assert!(both > 20 && only_one.len() <= 5 + both / 20, "{both} {only_one:?}");
 }
 
