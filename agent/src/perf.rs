@@ -58,3 +58,33 @@ pub fn open(pmu: u32, config: u64, cpu: u32) -> io::Result<OpenEvent> {
     // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
     Ok(OpenEvent(unsafe { File::from_raw_fd(fd) }))
 }
+
+/// The CPUs in a list such as `0,18` or `0-3`, at most `most`; what can't be read is left out.
+pub fn cpu_list(text: &str, most: usize) -> Vec<u32> {
+    let range = |part: &str| -> Option<(u32, u32)> {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
+    };
+    text.split(',').filter_map(range).flat_map(|(first, last)| first..=last).take(most).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn masks_are_lists_and_ranges() {
+        assert_eq!(cpu_list("0,18", 10), [0, 18]);
+        assert_eq!(cpu_list("0-2,8", 10), [0, 1, 2, 8]);
+        assert_eq!(cpu_list("0-4294967295", 3), [0, 1, 2]);
+        assert!(cpu_list("3-1,x,,-", 10).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_is_read_up_to_its_bound(text in any::<String>(), most in 0..50usize) {
+            prop_assert!(cpu_list(&text, most).len() <= most);
+        }
+    }
+}

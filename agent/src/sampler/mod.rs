@@ -2,8 +2,8 @@
 //!
 //! [`Sampler::step`] is one sample: sources and usage are read, energy is attributed and booked, the journal is
 //! written, the snapshot is built. It is handed the time, so that twins and tests run it on simulated clocks.
-//! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `counted` prices hardware events, `unseen` the CPU time nobody
-//! owns up to, `seats` where tasks belong, `rows` chooses the tasks that are shown, `view` makes the snapshot,
+//! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `counted` prices hardware events,
+//! `unseen` the CPU time nobody owns up to, `seats` where tasks belong, `rows` chooses the tasks that are shown, `view` makes the snapshot,
 //! `keep` what outlives the agent.
 
 mod counted;

@@ -240,7 +240,7 @@ fn places(host: &HostRoot, mask: &str) -> Vec<Place> {
         package: topology(cpu, "physical_package_id").unwrap_or(u32::try_from(nth).unwrap_or(u32::MAX)),
         die: topology(cpu, "die_id"),
     };
-    let mut places: Vec<Place> = event::cpu_list(mask, MOST_CPUS).into_iter().enumerate().map(place).collect();
+    let mut places: Vec<Place> = perf::cpu_list(mask, MOST_CPUS).into_iter().enumerate().map(place).collect();
     if package_wide(host) {
         let mut told = HashSet::new();
         places.retain(|p| told.insert(p.package));

@@ -1,7 +1,7 @@
 //! Who ran. A [`UsageReader`] tells at each sample how much CPU time every task used since the last one.
 //!
-//! `table` holds the tasks, `bpf` has them from the kernel, `procfs` reads them from `/proc`, `stat` parses its texts, `cpu` tells how busy
-//! each CPU was. Nothing here knows of energy.
+//! `table` holds the tasks, `bpf` has them from the kernel, `procfs` reads them from `/proc`, `stat` parses its texts,
+//! `cpu` tells how busy each CPU was. Nothing here knows of energy.
 
 pub mod bpf;
 pub mod cpu;

@@ -109,8 +109,8 @@ impl ProcfsReader {
     pub fn open(host: &HostRoot, threads: bool) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open(host.proc(""), flags, Mode::empty())?;
-        let magic = rustix::fs::fstatfs(&proc).map_or(0, |s| u64::try_from(s.f_type).unwrap_or(0));
-        let keep = if magic == PROC_SUPER_MAGIC { raise_fd_limit().saturating_sub(RESERVED_FDS) } else { 0 };
+        let real = rustix::fs::fstatfs(&proc).is_ok_and(|fs| is_procfs(&fs));
+        let keep = if real { raise_fd_limit().saturating_sub(RESERVED_FDS) } else { 0 };
         Ok(Self {
             proc,
             tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
@@ -552,6 +552,11 @@ impl UsageReader for ProcfsReader {
     fn status(&self) -> Status {
         Status { method: Method::Procfs, ..Status::default() }
     }
+}
+
+/// Whether a file system is a procfs, and not a folder that was made to look like one.
+pub(super) fn is_procfs(fs: &rustix::fs::StatFs) -> bool {
+    u64::try_from(fs.f_type) == Ok(PROC_SUPER_MAGIC)
 }
 
 /// Takes over what `stat` says and what changes all the time.

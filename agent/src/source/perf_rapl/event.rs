@@ -115,15 +115,6 @@ fn config_of(event: &str, format: impl Fn(&str) -> Option<String>) -> Option<u64
     Some(config)
 }
 
-/// The CPUs in a list such as `0,18` or `0-3`, at most `most`; what can't be read is left out.
-pub(super) fn cpu_list(text: &str, most: usize) -> Vec<u32> {
-    let range = |part: &str| -> Option<(u32, u32)> {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
-    };
-    text.split(',').filter_map(range).flat_map(|(first, last)| first..=last).take(most).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +156,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn masks_are_lists_and_ranges() {
-        assert_eq!(cpu_list("0,18", 10), [0, 18]);
-        assert_eq!(cpu_list("0-2,8", 10), [0, 1, 2, 8]);
-        assert_eq!(cpu_list("0-4294967295", 3), [0, 1, 2]);
-        assert!(cpu_list("3-1,x,,-", 10).is_empty());
-    }
-
     proptest! {
         #[test]
         fn energy_follows_the_count_to_the_microjoule(count in any::<u64>(), step in 0..1u64 << 40) {
@@ -184,8 +167,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in any::<String>(), bits in any::<String>(), most in 0..50usize) {
-            prop_assert!(cpu_list(&text, most).len() <= most);
+        fn any_text_is_read_or_refused(text in any::<String>(), bits in any::<String>()) {
             if let Some(scale) = Scale::parse(&text) {
                 prop_assert!(scale.0 >= Scale::LEAST && scale.range() > Energy::ZERO);
             }

@@ -27,16 +27,13 @@ pub const EVENTS: [Event; 3] = [
     Event { map: "misses", kind: HARDWARE, config: 3 },
 ];
 
+/// More CPUs than any kernel is built for (`CONFIG_NR_CPUS`).
+const MOST_CPUS: usize = 1 << 16;
+
 /// Numbers of the CPUs that are online.
 pub(super) fn online(host: &HostRoot) -> Vec<u32> {
     let text = host::read_line(&host.sys("devices/system/cpu/online")).unwrap_or_default();
-    text.split(',')
-        .filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
-        })
-        .flatten()
-        .collect()
+    perf::cpu_list(&text, MOST_CPUS)
 }
 
 /// Opens `event` on each CPU.

@@ -118,10 +118,13 @@ impl Kernel {
             let raised = setrlimit(Resource::Memlock, Rlimit { current: most, maximum: most });
             tracing::debug!(?raised, "limit of locked memory");
         }
+        let cpus = counters::online(host);
+        // first, since most machines that can't count can't open them
+        let counting =
+            events.iter().map(|&e| Ok((e, counters::open(e, &cpus)?))).collect::<Result<Vec<_>, Unusable>>()?;
         let btf = kernel_types()?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf)).map_max_entries("events", RING);
-        let cpus = counters::online(host);
         let places = cpus.iter().max().map_or(1, |last| last + 1);
         for event in events {
             loader.map_max_entries(event.map, places);
@@ -130,11 +133,11 @@ impl Kernel {
         loader.allow_unsupported_maps();
         let mut ebpf = loader.load(if events.is_empty() { USAGE } else { COUNTERS })?;
         let (mut open, mut arrays) = (Vec::new(), Vec::new());
-        for &event in events {
+        for (event, each_cpu) in counting {
             let Some(Map::PerfEventArray(array)) = ebpf.take_map(event.map) else {
                 return Err(Unusable::Map(event.map));
             };
-            for (cpu, counting) in cpus.iter().zip(counters::open(event, &cpus)?) {
+            for (cpu, counting) in cpus.iter().zip(each_cpu) {
                 sys::put(array.fd().as_fd(), *cpu, &counting)
                     .map_err(|source| Unusable::NoEvent { event: event.map, source })?;
                 open.push(counting);

@@ -1,9 +1,8 @@
 //! Tasks from the kernel's own records: one stream tells of all that changed, one buffer of all that ended.
 //!
-//! `kernel` loads the programs of `ebpf/` and reads them (`btf`: with as little of the kernel's types as they need), `record` is the layout of what they write, `books` keeps
-//! what each thread was last known to have used, `children` are processes that nobody saw alive, `groups` finds the
-//! paths of control groups, `counters` opens hardware
-//! events.
+//! `kernel` loads the programs of `ebpf/` and reads them (`btf`: with as little of the kernel's types as they need),
+//! `record` is the layout of what they write, `books` keeps what each thread was last known to have used, `children`
+//! are processes that nobody saw alive, `groups` finds the paths of control groups, `counters` opens hardware events.
 //!
 //! Run time is the scheduler's own, in nanoseconds and for each thread. It is told when a task changed, and for the
 //! last time when the kernel frees it, after it left its CPU for good. So all of it is charged, to whom and where it
@@ -36,8 +35,6 @@ pub use self::btf::reduced;
 #[doc(hidden)]
 pub use self::record::{Record, next};
 
-/// `PROC_SUPER_MAGIC`, `include/uapi/linux/magic.h`.
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// `PROC_PID_INIT_INO`, `include/linux/proc_ns.h`.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// Every so many samples all tasks are told, changed or not: memory and parents change without them.
@@ -142,7 +139,7 @@ impl UsageReader for BpfReader {
 /// first pid namespace.
 fn sees_machine(host: &HostRoot) -> Result<(), Unusable> {
     let own = std::fs::read_link(host.proc("self")).map_err(|_| Unusable::OtherMachine)?;
-    let is_proc = rustix::fs::statfs(host.proc("")).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(PROC_SUPER_MAGIC));
+    let is_proc = rustix::fs::statfs(host.proc("")).is_ok_and(|fs| super::procfs::is_procfs(&fs));
     if !is_proc || own.to_str() != Some(std::process::id().to_string().as_str()) {
         return Err(Unusable::OtherMachine);
     }
