@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::children::{Children, Short};
+use super::children::{Children, Ended, Short};
 use super::groups::Paths;
 use super::record::{self, Counted, ProcessRecord, Record, ThreadRecord};
 use crate::clock::Moment;
@@ -41,7 +41,7 @@ pub(super) struct Books {
     missing: usize,
     short: Vec<Short>,
     /// Processes that ended of late, by pid: the last word on one of their threads may come after that on the first.
-    ended: HashMap<u32, TaskIx>,
+    ended: Ended,
 }
 
 /// By address.
@@ -82,7 +82,7 @@ impl Books {
             sample: 0,
             missing: 0,
             short: Vec::new(),
-            ended: HashMap::new(),
+            ended: Ended::new(),
         }
     }
 
@@ -97,9 +97,8 @@ impl Books {
         self.everyone = everyone;
         self.sample = self.sample.wrapping_add(1);
         self.paths.begin();
-        if self.sample.is_multiple_of(REMEMBERED) {
-            self.ended.clear();
-        }
+        let sample = self.sample;
+        self.ended.retain(|_, (_, since)| sample.wrapping_sub(*since) < REMEMBERED);
         self.replaced.clear();
         self.short.clear();
     }
@@ -256,7 +255,7 @@ impl Books {
         let known = thread.as_ref().map(|thread| thread.process);
         // a thread that came after the last pass may be of a process that was there
         let alive = || table.by_pid(t.tgid).filter(|ix| is_of(*ix));
-        let ended = || self.ended.get(&t.tgid).copied().filter(|ix| !t.leads() && is_of(*ix));
+        let ended = || self.ended.get(&t.tgid).map(|e| e.0).filter(|ix| !t.leads() && is_of(*ix));
         let process = known.filter(|ix| is_of(*ix)).or_else(alive).or_else(ended);
         match process {
             Some(ix) => {
@@ -285,7 +284,7 @@ impl Books {
     fn end(&mut self, ix: TaskIx, table: &mut TaskTable) {
         let Some(task) = table.get(ix) else { return };
         let who = (task.pid, task.start);
-        self.ended.insert(task.pid, ix);
+        self.ended.insert(task.pid, (ix, self.sample));
         table.end(ix, self.now);
         self.children.orphan(who, self.now, table);
     }

@@ -16,6 +16,9 @@ const GENERATIONS: usize = 64;
 /// Most rows of one parent; groups beyond share the last row.
 const ROWS: usize = 64;
 
+/// Processes that were seen and have ended, by pid, and the sample in which they did.
+pub(super) type Ended = HashMap<u32, (TaskIx, u32)>;
+
 /// One of them.
 pub(super) struct Short {
     pub(super) thread: ThreadRecord,
@@ -32,11 +35,11 @@ pub(super) struct Children {
 }
 
 impl Children {
-    /// Charges processes that were never seen; `ended` are those that were seen and have just ended, by pid.
+    /// Charges processes that were never seen; `ended` are those that were seen and ended of late.
     pub(super) fn charge(
         &mut self,
         short: &[Short],
-        ended: &HashMap<u32, TaskIx>,
+        ended: &Ended,
         now: Moment,
         table: &mut TaskTable,
         out: &mut Vec<Delta>,
@@ -48,7 +51,9 @@ impl Children {
             let mut pid = s.process.ppid;
             let mut seen = None;
             for _ in 0..GENERATIONS {
-                seen = table.by_pid(pid).or_else(|| ended.get(&pid).copied());
+                // its slot may have been given to another
+                let gone = || ended.get(&pid).map(|e| e.0).filter(|ix| table.get(*ix).is_some_and(|t| t.pid == pid));
+                seen = table.by_pid(pid).or_else(gone);
                 match parents.get(&pid) {
                     Some(&up) if seen.is_none() => pid = up,
                     _ => break,
