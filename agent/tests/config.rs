@@ -1,6 +1,9 @@
 //! Command line, environment, file and defaults together, and the documents made from them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/generated.rs"]
+mod generated;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -212,18 +215,7 @@ fn a_dump_works_with_and_without_a_command_and_names_origins() {
 /// `EBBTIDE_BLESS=1 cargo test -p ebbtide-agent --test config`.
 #[test]
 fn the_reference_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.md");
-    let want = reference::markdown();
-    if std::env::var_os("EBBTIDE_BLESS").is_some() {
-        std::fs::write(&path, &want).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let line = want.lines().zip(found.lines()).take_while(|(a, b)| a == b).count() + 1;
-    assert!(
-        found == want,
-        "docs/config.md differs from line {line} on; write it anew with \
-         EBBTIDE_BLESS=1 cargo test -p ebbtide-agent --test config"
-    );
+    generated::assert_current("config.md", &reference::markdown(), "config");
 }
 
 /// The words and texts of any settings that could be given, by key, as TOML.

@@ -4,13 +4,13 @@
 //! `EBBTIDE_REQUIRE_CONTAINERS` is set they fail instead. `EBBTIDE_REQUIRE_BPF` is that of `usage.rs`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/agent.rs"]
+mod agent;
 #[path = "containers/site.rs"]
 mod site;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use ebbtide_agent::usage::procfs::ProcfsReader;
 use ebbtide_agent::usage::table::{Delta, TaskClass, TaskTable};
 use ebbtide_agent::workload::cgroup::{self, Qos};
 
+use agent::Agent;
 use rustix::fs::{FlockOperation, flock};
 use site::{Container, Kind, Site, wait};
 
@@ -231,63 +232,20 @@ fn short_in_a_burstable_pod() {
     a_short_container_is_charged(Kind::Pod(Qos::Burstable));
 }
 
-/// A running agent.
-struct Agent {
-    child: Child,
-    address: String,
-}
-
-impl Agent {
-    /// Starts one and waits for its page.
-    fn start() -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ebbtide-agent"));
-        command.args(["run", "--listen", "127.0.0.1:0", "--state", "none", "--interval", "200ms"]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut agent = Self { child, address: String::new() };
-        let mut said = String::new();
-        for line in BufReader::new(agent.child.stderr.take().unwrap()).lines() {
-            let line = line.unwrap();
-            said.push_str(&line);
-            said.push('\n');
-            if let Some((_, address)) = line.split_once("metrics at http://") {
-                address.trim_end_matches("/metrics").clone_into(&mut agent.address);
-                return agent;
-            }
-        }
-        panic!("the agent ended:\n{said}");
-    }
-
-    fn page(&self) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    }
-
-    /// Labels and CPU seconds of a workload.
-    fn seconds(&self, kind: &str, id: &str) -> Option<(String, f64)> {
-        let page = self.page();
-        let name = format!("ebbtide_workload_cpu_seconds_total{{kind=\"{kind}\",id=\"{id}\"");
-        let line = page.lines().find_map(|l| l.strip_prefix(&name))?;
-        let (labels, value) = line.rsplit_once("} ")?;
-        Some((labels.to_owned(), value.parse().unwrap()))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+/// Labels and CPU seconds of a workload.
+fn seconds(agent: &Agent, kind: &str, id: &str) -> Option<(String, f64)> {
+    let page = agent.page();
+    let name = format!("ebbtide_workload_cpu_seconds_total{{kind=\"{kind}\",id=\"{id}\"");
+    let line = page.lines().find_map(|l| l.strip_prefix(&name))?;
+    let (labels, value) = line.rsplit_once("} ")?;
+    Some((labels.to_owned(), value.parse().unwrap()))
 }
 
 /// The program as it is run: a container that starts after it has a series that grows with the kernel's count.
 fn the_page_has(kind: Kind) {
     let _turn = alone();
     let Some(site) = Site::new(kind) else { return };
-    let agent = Agent::start();
+    let agent = Agent::start(Command::new(env!("CARGO_BIN_EXE_ebbtide-agent")), &["--interval", "200ms"]);
     let mut container = site.container(BUSY).unwrap();
     container.start(|| {});
     let identity = container.identity().container.unwrap();
@@ -295,22 +253,22 @@ fn the_page_has(kind: Kind) {
     let mut grown = 0.0;
     let grows = wait(PATIENCE, || {
         std::thread::sleep(Duration::from_millis(90));
-        let Some((labels, now)) = agent.seconds("container", &container.id) else { return false };
+        let Some((labels, now)) = seconds(&agent, "container", &container.id) else { return false };
         assert!(labels.contains(&format!("runtime=\"{}\"", identity.runtime.as_str())), "{labels}");
         grown = now - *first.get_or_insert(now);
         grown > 0.5
     });
     let counted = container.used() as f64 / 1e9;
-    let (_, all) = agent.seconds("container", &container.id).unwrap_or_default();
+    let (_, all) = seconds(&agent, "container", &container.id).unwrap_or_default();
     assert!(grows, "{grown} s of {counted}:\n{}", agent.page());
     assert!(grown <= counted * 1.05 + 0.02, "{grown} s of {counted}");
     if let Some(uid) = kind.pod_uid() {
-        let (labels, pod) = agent.seconds("pod", uid).unwrap();
+        let (labels, pod) = seconds(&agent, "pod", uid).unwrap();
         assert!(pod >= all && labels.contains("qos=\""), "{labels} {pod} {all}");
     }
     // its last figures are still to be had when it is gone
     container.remove();
-    assert!(agent.seconds("container", &container.id).unwrap().1 >= all);
+    assert!(seconds(&agent, "container", &container.id).unwrap().1 >= all);
 }
 
 #[test]

@@ -5,8 +5,10 @@
 //! `promtool` is installed it has to agree.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+#[path = "support/generated.rs"]
+mod generated;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,18 +32,7 @@ use ebbtide_proto::NodeId;
 /// `EBBTIDE_BLESS=1 cargo test -p ebbtide-agent --test metrics_doc`.
 #[test]
 fn the_reference_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-    let want = reference::markdown();
-    if std::env::var_os("EBBTIDE_BLESS").is_some() {
-        std::fs::write(&path, &want).unwrap();
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let line = want.lines().zip(found.lines()).take_while(|(a, b)| a == b).count() + 1;
-    assert!(
-        found == want,
-        "docs/metrics.md differs from line {line} on; write it anew with \
-         EBBTIDE_BLESS=1 cargo test -p ebbtide-agent --test metrics_doc"
-    );
+    generated::assert_current("metrics.md", &reference::markdown(), "metrics_doc");
 }
 
 /// Counters under the names of others that don't end in `_total`.

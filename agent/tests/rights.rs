@@ -2,13 +2,16 @@
 //! it is killed. On this machine's own kernel; see `usage.rs` for where that isn't possible.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+#[path = "support/agent.rs"]
+mod agent;
+
+use std::process::Command;
 use std::time::Duration;
 
 use ebbtide_agent::host::HostRoot;
 use ebbtide_agent::usage::bpf::BpfReader;
+
+use agent::Agent;
 
 /// Nobody in particular.
 const USER: &str = "65534";
@@ -24,60 +27,22 @@ fn possible() -> bool {
     false
 }
 
-/// A running agent.
-struct Agent {
-    child: Child,
-    address: String,
+/// Effective capabilities of each thread.
+fn capabilities(agent: &Agent) -> Vec<u64> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap();
+    threads
+        .map(|t| {
+            let status = std::fs::read_to_string(t.unwrap().path().join("status")).unwrap();
+            let hex = status.lines().find_map(|l| l.strip_prefix("CapPrm:")).unwrap().trim();
+            u64::from_str_radix(hex, 16).unwrap()
+        })
+        .collect()
 }
 
-impl Agent {
-    /// Starts `command` with the arguments of an agent and waits for its page.
-    fn start(mut command: Command, more: &[&str]) -> Self {
-        command.args(["run", "--listen", "127.0.0.1:0", "--state", "none", "--interval", "100ms"]).args(more);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut agent = Self { child, address: String::new() };
-        let mut said = String::new();
-        for line in BufReader::new(agent.child.stderr.take().unwrap()).lines() {
-            let line = line.unwrap();
-            said.push_str(&line);
-            said.push('\n');
-            if let Some((_, address)) = line.split_once("metrics at http://") {
-                agent.address = address.trim_end_matches("/metrics").to_owned();
-                return agent;
-            }
-        }
-        panic!("the agent ended:\n{said}");
-    }
+/// Ten samples a second.
+const FAST: [&str; 2] = ["--interval", "100ms"];
 
-    fn page(&self) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    }
-
-    /// Effective capabilities of each thread.
-    fn capabilities(&self) -> Vec<u64> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        threads
-            .map(|t| {
-                let status = std::fs::read_to_string(t.unwrap().path().join("status")).unwrap();
-                let hex = status.lines().find_map(|l| l.strip_prefix("CapPrm:")).unwrap().trim();
-                u64::from_str_radix(hex, 16).unwrap()
-            })
-            .collect()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-fn agent() -> Command {
+fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ebbtide-agent"))
 }
 
@@ -93,11 +58,20 @@ fn as_nobody(folder: &tempfile::TempDir, capabilities: &str) -> Command {
     command
 }
 
-/// Programs in the kernel that bear our names.
-fn attached() -> Vec<u32> {
-    let ours = ["tasks_all", "tasks_changed", "task_freed", "cgroup_made", "task_switched"];
-    let ours = |p: &aya::programs::ProgramInfo| p.name_as_str().is_some_and(|n| ours.contains(&n));
-    aya::programs::loaded_programs().filter_map(Result::ok).filter(ours).map(|p| p.id()).collect()
+/// Programs in the kernel, by number.
+fn loaded() -> Vec<u32> {
+    aya::programs::loaded_programs().filter_map(Result::ok).map(|p| p.id()).collect()
+}
+
+/// Those that an agent holds: other agents may run on this machine.
+fn held_by(agent: &Agent) -> Vec<u32> {
+    let open = std::fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
+    let told = open.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
+    let number = |text: String| Some(text.lines().find_map(|l| l.strip_prefix("prog_id:"))?.trim().parse().unwrap());
+    let mut all: Vec<u32> = told.filter_map(number).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 #[test]
@@ -106,14 +80,14 @@ fn two_capabilities_are_enough_and_are_given_up() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let agent = Agent::start(as_nobody(&folder, "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search"), &[]);
+    let agent = Agent::start(as_nobody(&folder, "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search"), &FAST);
     let page = agent.page();
     assert!(
         page.contains("ebbtide_agent_usage_info{method=\"bpf\",counters=\"off\",quality=\"measured\"} 1"),
         "{page}"
     );
     let (ptrace, dac_read_search) = (1 << 19, 1 << 2);
-    for held in agent.capabilities() {
+    for held in capabilities(&agent) {
         assert_eq!(held, ptrace | dac_read_search);
     }
     // it goes on measuring without what it gave up
@@ -136,9 +110,9 @@ fn root_gives_up_what_it_does_not_need() {
     if !possible() {
         return;
     }
-    let agent = Agent::start(agent(), &[]);
+    let agent = Agent::start(program(), &FAST);
     let (dac_override, dac_read_search, ptrace) = (1 << 1, 1 << 2, 1 << 19);
-    for held in agent.capabilities() {
+    for held in capabilities(&agent) {
         assert_eq!(held & !(dac_override | dac_read_search | ptrace), 0, "{held:x}");
     }
 }
@@ -149,7 +123,7 @@ fn without_rights_it_reads_proc_and_says_why() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let agent = Agent::start(as_nobody(&folder, "-all"), &[]);
+    let agent = Agent::start(as_nobody(&folder, "-all"), &FAST);
     assert!(agent.page().contains("ebbtide_agent_usage_info{method=\"procfs\""));
     let folder = tempfile::tempdir().unwrap();
     let mut told = as_nobody(&folder, "-all");
@@ -165,19 +139,18 @@ fn nothing_stays_in_the_kernel_when_it_is_killed() {
     if !possible() {
         return;
     }
-    let agent = Agent::start(agent(), &[]);
-    let while_it_runs = attached();
-    assert!(while_it_runs.len() >= 4, "{while_it_runs:?}");
+    let agent = Agent::start(program(), &FAST);
+    let held = held_by(&agent);
+    assert!(held.len() >= 4 && held.iter().all(|id| loaded().contains(id)), "{held:?}");
     // SIGKILL
     drop(agent);
-    // other tests of this file have programs of their own: those of this agent must go, which may take the kernel a
-    // moment
+    // it may take the kernel a moment
     for _ in 0..100 {
-        let left = attached();
-        if while_it_runs.iter().filter(|id| left.contains(id)).count() == 0 {
+        let left = loaded();
+        if !held.iter().any(|id| left.contains(id)) {
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("still there: {:?}", attached());
+    panic!("still there: {held:?} of {:?}", loaded());
 }
