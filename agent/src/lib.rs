@@ -4,7 +4,6 @@
 
 pub mod attribution;
 pub mod cli;
-pub mod clock;
 pub mod command;
 pub mod config;
 pub mod counter;
@@ -16,7 +15,8 @@ pub mod perf;
 pub mod sampler;
 pub mod snapshot;
 pub mod source;
-pub mod tasks;
 pub mod twin;
 pub mod usage;
 pub mod workload;
+
+pub use ebbtide_runtime::{clock, tasks};

@@ -1,0 +1,3 @@
+//! `ebbtide`.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! The Ebbtide fleet daemon: keeps what agents measure and says where a fleet's energy goes.
+//!
+//! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
+
+pub mod query;

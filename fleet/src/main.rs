@@ -1,0 +1,3 @@
+//! `ebbtide-fleet`.
+
+fn main() {}
