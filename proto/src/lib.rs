@@ -7,6 +7,7 @@
 pub mod convert;
 pub mod frame;
 pub mod id;
+pub mod identity;
 pub mod series;
 pub mod units;
 pub mod v1;
