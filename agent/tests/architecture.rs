@@ -75,7 +75,6 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         &[
             "attribution::IdlePolicy",
             "attribution::floor::FloorKind",
-            "clock",
             "config::Label",
             "config::NameStyle",
             "config::Processes",
@@ -85,7 +84,6 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
             "source::SourceKind",
             "source::ZoneKind",
             "source::discover::Role",
-            "tasks",
             "usage::table::TaskClass",
         ],
         "reads snapshots; of everything before them only the words that figures are labelled with",

@@ -3,4 +3,5 @@
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
 pub mod live;
+pub mod pki;
 pub mod query;
