@@ -2,6 +2,16 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
+pub mod api;
+pub mod args;
+pub mod bench;
+pub mod catalogue;
+pub mod command;
+pub mod config;
+pub mod export;
+pub mod ingest;
 pub mod live;
 pub mod pki;
 pub mod query;
+pub mod serve;
+pub mod store;

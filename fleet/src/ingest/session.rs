@@ -364,5 +364,3 @@ fn spelled(ms: u64) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! Answers about now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ebbtide_proto::series::{Component, Quality, WorkloadInfo, ZoneInfo};
@@ -111,6 +111,18 @@ impl Live {
             .filter_map(|(c, p)| Some(v1::ComponentPower { component: c.as_str().to_owned(), power_uw: p? }))
             .collect();
         totals
+    }
+
+    /// Microjoules that each namespace used since the daemon started, by name.
+    pub fn namespaces(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::<String, u64>::new();
+        self.each(|_, entry| {
+            for (name, uj) in entry.figures.namespaces() {
+                let sum = all.entry(name.to_owned()).or_default();
+                *sum = sum.saturating_add(uj);
+            }
+        });
+        all
     }
 
     fn node_of(&self, id: &NodeId, entry: &Entry, now_ms: u64) -> v1::Node {

@@ -1,0 +1,60 @@
+//! The HTTP side: dashboard, metrics, health. Whoever may look may look at all of it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ebbtide_runtime::http::Client;
+use ebbtide_runtime::tasks::{self, Shutdown};
+
+use crate::api::Trust;
+use crate::export::{self, StoreFigures};
+use crate::ingest::Peer;
+use crate::pki;
+use crate::query::Answers;
+
+/// The pages of the daemon.
+pub(super) fn router(answers: Arc<Answers>, trust: Trust, stop: Shutdown) -> Router {
+    drop(stop);
+    let open = Router::new().route("/healthz", get(async || "ok\n"));
+    Router::new()
+        .route("/metrics", get(metrics_page))
+        .with_state(answers)
+        .layer(middleware::from_fn_with_state(trust, only_who_may_look))
+        .merge(open)
+}
+
+/// The metrics page at `at_ms`.
+pub(super) fn metrics(answers: &Answers, at_ms: u64) -> String {
+    let stats = answers.store.stats();
+    let store = StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes };
+    export::page(&answers.live, &answers.counts, store, at_ms)
+}
+
+async fn metrics_page(State(answers): State<Arc<Answers>>) -> Response {
+    let page = tasks::blocking("metrics page", move || metrics(&answers, super::now_ms())).await;
+    match page {
+        Some(page) => ([(header::CONTENT_TYPE, export::CONTENT_TYPE)], page).into_response(),
+        None => (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made; the log says why\n").into_response(),
+    }
+}
+
+async fn only_who_may_look(State(trust): State<Trust>, request: Request, next: Next) -> Response {
+    let Some(client) = request.extensions().get::<Client>() else {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "it is not known who asks\n").into_response();
+    };
+    let identity = match client.certificate.as_ref().map(|certificate| pki::identity_of(certificate)) {
+        Some(Err(error)) => return (StatusCode::UNAUTHORIZED, format!("{error}\n")).into_response(),
+        Some(Ok(identity)) => Some(identity),
+        None => None,
+    };
+    let peer = Peer { address: Some(client.address), encrypted: client.encrypted, identity };
+    match trust.caller(&peer) {
+        Ok(_) => next.run(request).await,
+        Err(why) => (StatusCode::UNAUTHORIZED, format!("{why}\n")).into_response(),
+    }
+}
