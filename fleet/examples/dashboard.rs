@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<()> {
     let address = words.next().unwrap_or_else(|| "127.0.0.1:9885".to_owned());
     let empty = words.next().is_some_and(|word| word == "empty");
     let tasks = Tasks::new();
-    let queries = Arc::new(made_up::MadeUp { clock: now, empty });
+    let queries = Arc::new(made_up::MadeUp { clock: now, empty: empty.into() });
     let router =
         ui::router(Dashboard { queries, version: env!("CARGO_PKG_VERSION"), clock: now, stop: tasks.shutdown() });
     let listener = tokio::net::TcpListener::bind(&address).await?;

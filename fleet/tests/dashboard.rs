@@ -6,12 +6,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ebbtide_fleet::ui::{self, Dashboard};
 use ebbtide_runtime::{clock, tasks::Tasks};
 
 use browser::Browser;
+use made_up::MadeUp;
 
 mod browser;
 mod made_up;
@@ -19,6 +21,7 @@ mod made_up;
 /// A daemon with a made-up fleet, on a thread of its own. Gone when dropped.
 struct Daemon {
     address: SocketAddr,
+    fleet: Arc<MadeUp>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -36,11 +39,12 @@ impl Daemon {
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let fleet = Arc::new(MadeUp { clock: moving, empty: empty.into() });
+        let queries = Arc::clone(&fleet);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let tasks = Tasks::new();
-                let queries = Arc::new(made_up::MadeUp { clock: moving, empty });
                 let router = ui::router(Dashboard { queries, version: "0.1.0", clock: moving, stop: tasks.shutdown() });
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::select! {
@@ -50,7 +54,7 @@ impl Daemon {
                 tasks.finish(Duration::from_secs(5)).await;
             });
         });
-        Self { address, stop: Some(stop), thread: Some(thread) }
+        Self { address, fleet, stop: Some(stop), thread: Some(thread) }
     }
 
     fn url(&self, path: &str) -> String {
@@ -137,6 +141,19 @@ fn figures_move_and_say_since_when_they_do_not() {
     browser.wait_for("document.getElementById('link').textContent.startsWith('disconnected since')", 10_000);
     let _daemon = Daemon::start(false, address);
     browser.wait_for("document.getElementById('link').dataset.state === 'live'", 20_000);
+}
+
+#[test]
+fn the_first_node_shows_up_by_itself() {
+    let Some(program) = browser::program() else { return };
+    let daemon = Daemon::start(true, any_port());
+    let mut browser = Browser::start(&program);
+    browser.open(&daemon.url("/"));
+    browser.wait_for("document.body.textContent.includes('ebbtide-agent run --fleet')", 1000);
+    let before = browser.events.len();
+    daemon.fleet.empty.store(false, Ordering::Relaxed);
+    browser.wait_for_event("Page.loadEventFired", before);
+    browser.wait_for("document.querySelector('[data-live=now]').textContent.endsWith(' W')", 1000);
 }
 
 #[test]

@@ -118,6 +118,7 @@ pub(super) fn times(steps: &Steps) -> Vec<Tick> {
 
 fn time_label(ms: u64, distance: u64) -> Option<String> {
     let format = match distance {
+        d if d >= 32 * DAY => "%Y-%m-%d",
         d if d >= DAY || ms.is_multiple_of(DAY) => "%-d %b",
         d if d < MINUTE => "%H:%M:%S",
         _ => "%H:%M",

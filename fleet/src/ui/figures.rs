@@ -98,7 +98,7 @@ pub(super) fn share(part: Option<u64>, whole: Option<u64>) -> String {
 
 /// An expected relative error.
 pub(super) fn error(ppm: u32) -> String {
-    if ppm == 0 { UNKNOWN.to_owned() } else { format!("±{}", Ratio::from_ppm(ppm)) }
+    if ppm == 0 { UNKNOWN.to_owned() } else { format!("±{}", Ratio::from_ppm(ppm)).replace(' ', "\u{a0}") }
 }
 
 /// How long ago, roughly: what is a few seconds old is not told more exactly than a page can be kept up to date.

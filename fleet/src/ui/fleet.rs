@@ -81,12 +81,22 @@ pub(super) fn trouble(node: &Node, now: u64) -> Option<String> {
             _ => node.trouble.clone(),
         });
     }
-    let last = ago(node.last_ms, now);
     match node.state() {
-        NodeState::Stale => Some(format!("not heard since {last}; on the node: systemctl status ebbtide-agent")),
+        NodeState::Stale => {
+            Some(format!("not heard for {}; on the node: systemctl status ebbtide-agent", silence(node, now)))
+        }
         NodeState::Refused => Some("refused; the daemon's log says why".to_owned()),
         _ => None,
     }
+}
+
+fn silence(node: &Node, now: u64) -> String {
+    figures::duration(now.saturating_sub(if node.last_ms > 0 { node.last_ms } else { node.since_ms }))
+}
+
+/// Energy since midnight; not known of who was never heard.
+pub(super) fn today(node: &Node) -> Figure {
+    energy((node.last_ms > 0).then_some(node.today_uj), figures::quality(node.quality))
 }
 
 /// The cells of a node's row, by the name of their place.
@@ -98,7 +108,7 @@ fn cells(node: &Node, now: u64) -> [(&'static str, Figure); 7] {
         ("w", power(node.power_uw, quality)),
         ("idle", power(node.idle_uw, quality)),
         ("cpu", cpus(node.cpu_milli)),
-        ("today", energy(Some(node.today_uj), figures::quality(node.quality))),
+        ("today", today(node)),
         ("runs", Figure::plain(count(node.workloads.into()))),
         ("seen", Figure::plain(ago(node.last_ms, now))),
     ]

@@ -10,7 +10,7 @@ use super::window::Window;
 use crate::plot::{Colour, Form, Plot, Steps, Track};
 
 /// Rows of a plot that is shown as a table.
-const ROWS: usize = 400;
+const ROWS: usize = 120;
 
 /// What to ask the store for.
 pub(super) fn request(window: &Window, by: GroupBy, limit: u32) -> QueryEnergyRequest {
@@ -62,7 +62,7 @@ pub(super) fn shown(plot: &Plot, window: &Window, path: &str, rest: &str, as_tab
                 h2 { (plot.title) }
                 p.note {
                     "means of steps, the newest first"
-                    @if plot.steps.count > ROWS { "; the last " (ROWS) }
+                    @if plot.steps.count > ROWS { "; the last " (ROWS) " of " (plot.steps.count) }
                     " · " a href=(here) { "as a plot" }
                 }
                 div.wide-table tabindex="0" role="region" aria-label=(plot.title) { (plot.table(ROWS)) }

@@ -50,7 +50,7 @@ impl Machine {
             ("now", power(node.power_uw, quality)),
             ("idle", power(node.idle_uw, quality)),
             ("idle-share", Figure::plain(if share.is_empty() { share } else { format!("{share} of it") })),
-            ("today", energy(Some(node.today_uj), figures::quality(node.quality))),
+            ("today", fleet::today(node)),
             ("cpu", cpus(node.cpu_milli)),
         ]
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests and an example share it")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ebbtide_fleet::query::{Queries, QueryError};
 use ebbtide_proto::v1::*;
@@ -24,7 +25,7 @@ pub fn then() -> u64 {
 pub struct MadeUp {
     pub clock: fn() -> u64,
     /// Nothing has ever spoken to the daemon.
-    pub empty: bool,
+    pub empty: AtomicBool,
 }
 
 struct Machine {
@@ -161,7 +162,7 @@ impl Machine {
             NodeState::Gone => now - now % DAY + 13 * HOUR + 35 * MINUTE,
             _ => 0,
         };
-        let power = self.power(now.min(last));
+        let power = self.power(if self.state == NodeState::Stale { last - MINUTE } else { now });
         let today = (0..now % DAY / MINUTE).map(|i| self.energy(now - now % DAY + i * MINUTE, MINUTE, now));
         let (uj, known) = today.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         let gone = self.state == NodeState::Gone;
@@ -279,8 +280,12 @@ impl MadeUp {
         (self.clock)()
     }
 
+    fn is_empty(&self) -> bool {
+        self.empty.load(Ordering::Relaxed)
+    }
+
     fn all(&self) -> Vec<Node> {
-        if self.empty { Vec::new() } else { MACHINES.iter().map(|m| m.node(self.now())).collect() }
+        if self.is_empty() { Vec::new() } else { MACHINES.iter().map(|m| m.node(self.now())).collect() }
     }
 }
 
@@ -293,7 +298,7 @@ impl Queries for MadeUp {
 
     fn node(&self, request: &GetNodeRequest) -> Result<GetNodeResponse, QueryError> {
         let missing = || QueryError::NotFound { what: "node", name: request.name.clone() };
-        let machine = MACHINES.iter().find(|m| m.name == request.name && !self.empty).ok_or_else(missing)?;
+        let machine = MACHINES.iter().find(|m| m.name == request.name && !self.is_empty()).ok_or_else(missing)?;
         let mut workloads = machine.runs(self.now());
         workloads.sort_by_key(|w| std::cmp::Reverse(w.power_uw));
         Ok(GetNodeResponse { node: Some(machine.node(self.now())), workloads, now_ms: self.now() })
@@ -301,7 +306,7 @@ impl Queries for MadeUp {
 
     fn workloads(&self, request: &ListWorkloadsRequest) -> Result<ListWorkloadsResponse, QueryError> {
         let mut groups: BTreeMap<String, WorkloadPower> = BTreeMap::new();
-        for run in MACHINES.iter().filter(|_| !self.empty).flat_map(|m| m.runs(self.now())) {
+        for run in MACHINES.iter().filter(|_| !self.is_empty()).flat_map(|m| m.runs(self.now())) {
             let Some(name) = group_of(request.by(), &run).filter(|name| name.contains(&request.search)) else {
                 continue;
             };
@@ -337,7 +342,9 @@ impl Queries for MadeUp {
         let from = request.from_ms / step * step;
         let buckets = (until - from).div_ceil(step);
         let mut groups: BTreeMap<String, EnergyGroup> = BTreeMap::new();
-        for machine in MACHINES.iter().filter(|m| !self.empty && (request.node.is_empty() || m.name == request.node)) {
+        for machine in
+            MACHINES.iter().filter(|m| !self.is_empty() && (request.node.is_empty() || m.name == request.node))
+        {
             let parts: Vec<(String, u64)> = match request.by() {
                 GroupBy::Node => vec![(machine.name.into(), 1000)],
                 GroupBy::Component => machine
@@ -405,7 +412,7 @@ impl Queries for MadeUp {
             stale: count(NodeState::Stale),
             troubled: count(NodeState::Refused),
             workloads: nodes.iter().map(|n| n.workloads).sum(),
-            quality: if self.empty { Quality::Unspecified } else { Quality::Modelled }.into(),
+            quality: if self.is_empty() { Quality::Unspecified } else { Quality::Modelled }.into(),
             components: match power {
                 Some(all) => {
                     vec![part("cpu", cpu / 100 * 84), part("dram", cpu / 100 * 16), part("rest", all - cpu / 100 * 100)]
@@ -417,18 +424,18 @@ impl Queries for MadeUp {
 
     fn status(&self) -> GetStatusResponse {
         let now = self.now();
-        let count = |n: u64| if self.empty { 0 } else { n };
+        let count = |n: u64| if self.is_empty() { 0 } else { n };
         GetStatusResponse {
             version: "0.1.0".into(),
             started_ms: now - 26 * HOUR,
             now_ms: now,
-            nodes: if self.empty { 0 } else { 5 },
-            connected: if self.empty { 0 } else { 2 },
+            nodes: if self.is_empty() { 0 } else { 5 },
+            connected: if self.is_empty() { 0 } else { 2 },
             samples: count(48_211_904),
             frames: count(18_731),
             duplicates: count(12),
             dropped_frames: count(3),
-            refusals: match self.empty {
+            refusals: match self.is_empty() {
                 true => Vec::new(),
                 false => vec![
                     Refusals { reason: "clock".into(), count: 812 },
@@ -442,7 +449,7 @@ impl Queries for MadeUp {
             encrypted: false,
             data_dir: "/var/lib/ebbtide-fleet".into(),
             your_role: "viewer".into(),
-            troubles: match self.empty {
+            troubles: match self.is_empty() {
                 true => Vec::new(),
                 false => {
                     vec!["the disk of /var/lib/ebbtide-fleet is 92 % full; see retention in the configuration".into()]

@@ -7,7 +7,7 @@ const AT_LEAST_MS = 5000;     // between two fetches
 const link = document.getElementById('link');
 let places = new Map();       // name → elements
 let plots = [];
-let refreshed = performance.now();
+let refreshed = -AT_LEAST_MS;
 let refreshing = false;
 
 /* ---- figures ---- */
@@ -357,6 +357,9 @@ async function refresh() {
     const answer = await fetch(location.href, { cache: 'no-store' });
     if (!answer.ok) return;
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    const parts = from => [...from.querySelectorAll('[data-part]')].map(part => part.id).join();
+    // Another page by now, such as that of the first node in place of the one that tells how to get it.
+    if (parts(page) !== parts(document)) return location.reload();
     for (const part of document.querySelectorAll('[data-part]')) {
       const fresh = page.getElementById(part.id);
       if (fresh && !part.contains(document.activeElement)) part.replaceWith(document.adoptNode(fresh));
@@ -379,6 +382,7 @@ if (document.body.dataset.liveUrl) {
       state('wait', 'paused');
     } else {
       lost ??= Date.now();
+      state('wait', 'connecting');
       connect();
     }
   });
