@@ -12,6 +12,8 @@ pub mod export;
 pub mod ingest;
 pub mod live;
 pub mod pki;
+pub mod plot;
 pub mod query;
 pub mod serve;
 pub mod store;
+pub mod ui;

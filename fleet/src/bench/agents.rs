@@ -34,40 +34,40 @@ const CONNECTING: usize = 64;
 
 /// What the process of the agents is told, as JSON on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
+pub(super) struct Order {
     /// The daemon.
-    pub to: SocketAddr,
+    pub(super) to: SocketAddr,
     /// Folder of the authority; none: not encrypted.
-    pub authority: Option<PathBuf>,
+    pub(super) authority: Option<PathBuf>,
     /// How many agents.
-    pub agents: u32,
+    pub(super) agents: u32,
     /// Series of each.
-    pub series: u32,
+    pub(super) series: u32,
     /// Whether counters have noise.
-    pub noisy: bool,
+    pub(super) noisy: bool,
     /// Time between values in milliseconds.
-    pub interval_ms: u32,
+    pub(super) interval_ms: u32,
     /// Values of a series in a frame.
-    pub frame: u32,
+    pub(super) frame: u32,
     /// How long to send, once all are connected.
-    pub seconds: u64,
+    pub(super) seconds: u64,
 }
 
 /// What it tells at the end, as a line of JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Told {
+pub(super) struct Told {
     /// Values sent and acknowledged.
-    pub samples: u64,
+    pub(super) samples: u64,
     /// Frames sent and acknowledged.
-    pub frames: u64,
+    pub(super) frames: u64,
     /// Bytes of frames.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// What 50, 99 and 100 of 100 frames waited for their ack, in milliseconds.
-    pub ack_ms: [f64; 3],
+    pub(super) ack_ms: [f64; 3],
     /// Frames that began more than an interval late: the agents could not keep up.
-    pub late: u64,
+    pub(super) late: u64,
     /// Agents that lost their connection.
-    pub failed: u64,
+    pub(super) failed: u64,
 }
 
 #[derive(Default)]
@@ -83,7 +83,7 @@ struct Shared {
 
 impl Order {
     /// The agents of a benchmark.
-    pub fn of(bench: &BenchIngest, to: SocketAddr, authority: Option<PathBuf>) -> Self {
+    pub(super) fn of(bench: &BenchIngest, to: SocketAddr, authority: Option<PathBuf>) -> Self {
         Self {
             to,
             authority,
@@ -101,7 +101,7 @@ impl Order {
 ///
 /// # Errors
 /// If the order can't be read or a certificate not be made.
-pub fn run(order: &Order) -> anyhow::Result<()> {
+pub(super) fn run(order: &Order) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(agents(order))
 }

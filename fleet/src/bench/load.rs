@@ -9,7 +9,7 @@ use ebbtide_proto::{Ratio, WorkloadId, WorkloadKind, ZoneId};
 use crate::args::Load;
 
 /// One agent's counters.
-pub struct Counters {
+pub(super) struct Counters {
     batch: Batch,
     values: Vec<u64>,
     kinds: Vec<Kind>,
@@ -31,7 +31,7 @@ enum Kind {
 
 impl Counters {
     /// Counters of agent `number` from `start_ms` on: `series` of them, as two zones and workloads in both.
-    pub fn new(number: u32, series: u32, load: Load, interval_ms: u32, start_ms: u64) -> Self {
+    pub(super) fn new(number: u32, series: u32, load: Load, interval_ms: u32, start_ms: u64) -> Self {
         let zone = |n: u32, kind: ZoneKind, name: &str| {
             Arc::new(ZoneInfo {
                 // ids that don't depend on the input are always good
@@ -84,7 +84,7 @@ impl Counters {
     }
 
     /// The next frame, with `ticks` values of each counter.
-    pub fn next(&mut self, ticks: u32) -> &Batch {
+    pub(super) fn next(&mut self, ticks: u32) -> &Batch {
         let before = self.batch.ticks.last().copied().unwrap_or(0);
         self.batch.seq += 1;
         let step = u64::from(self.interval_ms);

@@ -1,7 +1,6 @@
 //! The fleet's metrics page: text format 0.0.4. Joules and watts are floats here, made of exact integers.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use ebbtide_proto::{Energy, v1};
@@ -64,8 +63,7 @@ struct Page(String);
 impl Page {
     fn head(&mut self, metric: Metric) {
         let Metric { name, kind, help } = metric;
-        // writing to a String can't fail
-        let _ = (writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}"));
+        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
@@ -87,7 +85,7 @@ impl Page {
         if !labels.is_empty() {
             self.0.push('}');
         }
-        let _ = writeln!(self.0, " {value}");
+        self.0.push_str(&format!(" {value}\n"));
     }
 
     fn one(&mut self, metric: Metric, value: impl std::fmt::Display) {

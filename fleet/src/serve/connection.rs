@@ -89,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 ///
 /// # Errors
 /// Only if the listener itself breaks.
-pub async fn accept(
+pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     to: mpsc::Sender<io::Result<Connection>>,

@@ -16,14 +16,21 @@ use crate::export::{self, StoreFigures};
 use crate::ingest::Peer;
 use crate::pki;
 use crate::query::Answers;
+use crate::ui;
 
 /// The pages of the daemon.
 pub(super) fn router(answers: Arc<Answers>, trust: Trust, stop: Shutdown) -> Router {
-    drop(stop);
+    let dashboard = ui::Dashboard {
+        queries: Arc::clone(&answers) as _,
+        version: env!("CARGO_PKG_VERSION"),
+        clock: super::now_ms,
+        stop,
+    };
     let open = Router::new().route("/healthz", get(async || "ok\n"));
     Router::new()
         .route("/metrics", get(metrics_page))
         .with_state(answers)
+        .merge(ui::router(dashboard))
         .layer(middleware::from_fn_with_state(trust, only_who_may_look))
         .merge(open)
 }
