@@ -2,5 +2,6 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
+pub mod cli;
 pub mod pki;
 pub mod query;
