@@ -6,6 +6,7 @@ pub mod api;
 pub mod args;
 pub mod bench;
 pub mod catalogue;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod export;
