@@ -294,9 +294,15 @@ impl Sender {
             let text = String::from_utf8_lossy(&said).trim().chars().take(200).collect();
             Err(RemoteWriteError::Refused { url: self.url.clone(), status, text })
         };
+        let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
-            done = exchange => done,
-            broken = connection => Err(unreachable(&broken.err().map_or("it closed the connection".to_owned(), |e| e.to_string()))),
+            biased;
+            done = &mut exchange => done,
+            ended = connection => match ended {
+                // it ends with the answer, which still has to be looked at
+                Ok(()) => exchange.await,
+                Err(broken) => Err(unreachable(&broken)),
+            },
         }
     }
 }
