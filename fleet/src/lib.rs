@@ -2,6 +2,8 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
+pub mod live;
+pub mod pki;
 pub mod plot;
 pub mod query;
 pub mod ui;
