@@ -91,14 +91,14 @@ fn pages_load_cleanly_ask_nobody_else_and_fit_a_phone() {
     let daemon = Daemon::start(false, any_port());
     let empty = Daemon::start(true, any_port());
     let mut browser = Browser::start(&program);
-    let pictures = std::env::var_os("EBBTIDE_SCREENSHOTS").map(std::path::PathBuf::from);
+    let pictures = std::env::var_os("EBBTIDE_SCREENSHOTS").is_some();
     let mut addresses: Vec<(&str, String)> = PAGES.iter().map(|(name, path)| (*name, daemon.url(path))).collect();
     addresses.push(("empty", empty.url("/")));
     addresses.push(("empty-workloads", empty.url("/workloads?by=namespace")));
     for (name, url) in &addresses {
         for (width, height, mobile) in [(1280, 900, false), (390, 844, true)] {
             browser.size(width, height, mobile);
-            for dark in [false, true].into_iter().take(if pictures.is_some() { 2 } else { 1 }) {
+            for dark in [false, true].into_iter().take(if pictures { 2 } else { 1 }) {
                 browser.dark(dark);
                 browser.open(url);
                 let wide = browser.eval("document.documentElement.scrollWidth");
@@ -106,10 +106,7 @@ fn pages_load_cleanly_ask_nobody_else_and_fit_a_phone() {
                 if browser.eval("'liveUrl' in document.body.dataset") == true {
                     browser.wait_for("document.getElementById('link').dataset.state === 'live'", 3000);
                 }
-                if let Some(dir) = &pictures {
-                    let file = dir.join(format!("{name}-{width}-{}.png", if dark { "dark" } else { "light" }));
-                    std::fs::write(file, decoded(&browser.picture())).unwrap();
-                }
+                keep(&mut browser, &format!("{name}-{width}-{}", if dark { "dark" } else { "light" }));
             }
         }
     }
@@ -139,8 +136,48 @@ fn figures_move_and_say_since_when_they_do_not() {
     let address = daemon.address;
     drop(daemon);
     browser.wait_for("document.getElementById('link').textContent.startsWith('disconnected since')", 10_000);
+    keep(&mut browser, "disconnected");
     let _daemon = Daemon::start(false, address);
     browser.wait_for("document.getElementById('link').dataset.state === 'live'", 20_000);
+}
+
+/// Both draw bands: the server at first, the module from then on. What was before the step that is being filled stays.
+#[test]
+fn the_module_draws_as_the_server_does() {
+    let Some(program) = browser::program() else { return };
+    let daemon = Daemon::start(false, any_port());
+    let mut browser = Browser::start(&program);
+    browser.open(&daemon.url("/node/edge1?range=7d"));
+    let drawn = "[...document.querySelectorAll('svg.marks path')].map(path => path.getAttribute('d'))";
+    let served = browser.eval(&format!(
+        "fetch(location.href).then(a => a.text()).then(text => {{
+            const document = new DOMParser().parseFromString(text, 'text/html');
+            return {drawn};
+        }})"
+    ));
+    let read = |path: &serde_json::Value| numbers(path.as_str().unwrap());
+    browser.wait_for(&format!("({drawn}).join() !== {}", join(&served)), 3000);
+    let now = browser.eval(drawn);
+    for (served, now) in served.as_array().unwrap().iter().zip(now.as_array().unwrap()) {
+        let (served, now) = (read(served), read(now));
+        assert_eq!(served.len(), now.len());
+        let filled = 160;
+        let apart = |(a, b): (&i64, &i64)| (a - b).abs();
+        assert!(served.len() > 2 * filled, "{}", served.len());
+        assert!(served.iter().zip(&now).take(2 * filled).map(apart).max().unwrap() <= 1, "the upper edge");
+        assert!(
+            served.iter().rev().zip(now.iter().rev()).take(2 * filled).map(apart).max().unwrap() <= 1,
+            "the lower edge"
+        );
+    }
+}
+
+fn join(paths: &serde_json::Value) -> serde_json::Value {
+    paths.as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect::<Vec<_>>().join(",").into()
+}
+
+fn numbers(path: &str) -> Vec<i64> {
+    path.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty()).map(|n| n.parse().unwrap()).collect()
 }
 
 #[test]
@@ -182,6 +219,7 @@ fn a_plot_tells_its_values_and_zooms_by_keys_and_by_pointer() {
     for _ in 0..3 {
         browser.key("PageDown", true);
     }
+    keep(&mut browser, "selected");
     let before = browser.events.len();
     browser.key("Enter", false);
     browser.wait_for_event("Page.loadEventFired", before);
@@ -201,6 +239,14 @@ fn a_plot_tells_its_values_and_zooms_by_keys_and_by_pointer() {
     let query = browser.eval("decodeURIComponent(location.search)");
     assert_eq!(query, "?from=2026-05-12T09:00:00Z&until=2026-05-12T10:01:00Z");
     assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
+}
+
+/// A picture of the page for people, if somebody wants one.
+fn keep(browser: &mut Browser, name: &str) {
+    if let Some(dir) = std::env::var_os("EBBTIDE_SCREENSHOTS") {
+        let file = std::path::Path::new(&dir).join(format!("{name}.png"));
+        std::fs::write(file, decoded(&browser.picture())).unwrap();
+    }
 }
 
 /// Bytes of base 64.

@@ -37,7 +37,9 @@ impl Meter {
             self.rate = Self::UNKNOWN;
             return None;
         }
-        self.rate = (grown as f64 * 1000.0 / step as f64) as f32;
+        #[allow(clippy::cast_possible_truncation, reason = "a rate for people; seven digits are enough")]
+        let rate = (grown as f64 * 1000.0 / step as f64) as f32;
+        self.rate = rate;
         Some((grown, step))
     }
 

@@ -7,9 +7,11 @@ use super::{Plot, STYLE};
 
 /// Room around the plotting area and for letters, in pixels.
 const LEFT: u32 = 60;
-const RIGHT: u32 = 16;
+const RIGHT: u32 = 32;
 const TOP: u32 = 44;
 const LINE: u32 = 18;
+/// Width of a time and the room around it.
+const TIME: u32 = 84;
 /// Width of a letter of the legend, about.
 const LETTER: usize = 7;
 
@@ -33,7 +35,7 @@ impl Plot {
                     (super::span_text(self.steps.from_ms, self.steps.until_ms()))
                 }
                 svg x=(LEFT) y=(TOP) width=(width - LEFT - RIGHT) height=(height - TOP) overflow="visible" {
-                    (self.area())
+                    (self.area(u64::from(width / TIME)))
                 }
                 @for (i, row) in rows.iter().enumerate() {
                     (self.row(row, height + 34 + LINE * u32::try_from(i).unwrap_or(0)))

@@ -51,8 +51,8 @@ const DISTANCES: [u64; 18] = [
     128 * DAY,
     512 * DAY,
 ];
-/// The most lines where there is room, and where there is little.
-const LINES: u64 = 12;
+/// The most lines where there is room for many, and where there is little.
+pub(super) const LINES: u64 = 12;
 const FEW_LINES: u64 = 4;
 
 impl Watts {
@@ -97,11 +97,11 @@ fn label(uw: u128, max: u128) -> String {
     format!("{} {unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Lines of the time axis, oldest first.
-pub(super) fn times(steps: &Steps) -> Vec<Tick> {
+/// Lines of the time axis, oldest first, about `lines` of them at most.
+pub(super) fn times(steps: &Steps, lines: u64) -> Vec<Tick> {
     let length = steps.length_ms();
     let fitting = |lines: u64| DISTANCES.into_iter().find(|d| length / d <= lines);
-    let Some(fine) = fitting(LINES) else {
+    let Some(fine) = fitting(lines) else {
         return Vec::new();
     };
     let coarse = fitting(FEW_LINES).unwrap_or(fine);

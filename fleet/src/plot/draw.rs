@@ -25,9 +25,11 @@ pub(super) struct Gap {
 
 impl Plot {
     /// What stands in the plotting area and hangs out of it to the left and below.
-    pub(super) fn area(&self) -> Markup {
+    ///
+    /// `lines` is how many times of day there is room for.
+    pub(super) fn area(&self, lines: u64) -> Markup {
         let axis = Watts::up_to(self.peak());
-        let ticks = times(&self.steps);
+        let ticks = times(&self.steps, lines);
         let hatch = format!("hatch-{}", self.id);
         html! {
             defs {

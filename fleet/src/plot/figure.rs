@@ -37,7 +37,7 @@ impl Plot {
                     div.area tabindex="0" role="group"
                         aria-label=(format!("{}. Left and right tell values over time; with shift they select, enter zooms.", self.title)) {
                         svg.plot width="100%" height="100%" role="img" aria-label=(self.description()) {
-                            (self.area())
+                            (self.area(super::axis::LINES))
                         }
                     }
                     p.when data-rest="means of the range" role="status" { "means of the range" }

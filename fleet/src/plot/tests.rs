@@ -76,7 +76,7 @@ fn axes_have_round_figures_and_times() {
     assert_eq!(labels(1_250_000_000), "0.5 kW 1 kW 1.5 kW");
     assert_eq!(labels(7), "2 µW 4 µW 6 µW 8 µW");
     let times = |step_ms: u64, count: usize| {
-        let ticks = axis::times(&Steps { from_ms: NOON + 130_000, step_ms, count });
+        let ticks = axis::times(&Steps { from_ms: NOON + 130_000, step_ms, count }, axis::LINES);
         ticks.iter().map(|t| format!("{}{}", t.label, if t.major { "" } else { "*" })).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(
@@ -119,7 +119,7 @@ proptest! {
         }
         let axis = Watts::up_to(plot.peak());
         prop_assert!(axis.max >= plot.peak() && (1..=6).contains(&axis.ticks.len()), "{:?}", axis);
-        prop_assert!(axis::times(&plot.steps).len() <= 15);
+        prop_assert!(axis::times(&plot.steps, axis::LINES).len() <= 15);
         prop_assert_eq!(plot.is_empty(), plot.mean().is_none());
     }
 }

@@ -1,10 +1,11 @@
 //! The HTTP side: dashboard, metrics, health. Whoever may look may look at all of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -60,8 +61,47 @@ async fn only_who_may_look(State(trust): State<Trust>, request: Request, next: N
         None => None,
     };
     let peer = Peer { address: Some(client.address), encrypted: client.encrypted, identity };
+    if !peer.encrypted && client.address.is_loopback() && !is_this_machine(request.headers()) {
+        let text = "this address is served under localhost, 127.0.0.1 or [::1] only\n";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
     match trust.caller(&peer) {
         Ok(_) => next.run(request).await,
         Err(why) => (StatusCode::UNAUTHORIZED, format!("{why}\n")).into_response(),
+    }
+}
+
+/// Whether the request was meant for this machine. A page elsewhere whose name was made to point here (DNS rebinding)
+/// makes browsers ask under that name.
+fn is_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        for (host, ok) in [
+            ("localhost", true),
+            ("LOCALHOST:9885", true),
+            ("127.0.0.1:9885", true),
+            ("[::1]:9885", true),
+            ("192.0.2.7", true),
+            ("evil.example", false),
+            ("evil.example:9885", false),
+            ("127.0.0.1.evil.example", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            assert_eq!(is_this_machine(&headers), ok, "{host}");
+        }
     }
 }

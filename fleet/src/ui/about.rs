@@ -16,8 +16,8 @@ const WORDS: [(&str, &str, &str); 10] = [
         "now",
         "Power now",
         "Mean power over the last second, of the zones that count: processors, memory and accelerators, or the whole \
-         machine where only that is known. A node that isn't heard is shown with its last figure and a question mark, \
-         and is not part of the fleet's sum.",
+         machine where only that is known. A node that isn't heard has a question mark or a dash, and is not part of \
+         the fleet's sum.",
     ),
     (
         "idle",

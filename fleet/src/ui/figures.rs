@@ -80,14 +80,14 @@ fn marked(figure: Option<impl ToString>, quality: Option<Quality>) -> Figure {
     Figure { text: format!("{mark}{}", figure.to_string()), is }
 }
 
-/// Busy CPUs with three digits.
-pub(super) fn cpus(milli: Option<u64>) -> Figure {
-    match milli {
-        None => Figure::unknown(),
-        Some(m) if m < 10_000 => Figure::plain(format!("{}.{:02}", m / 1000, m % 1000 / 10)),
-        Some(m) if m < 100_000 => Figure::plain(format!("{}.{}", m / 1000, m % 1000 / 100)),
-        Some(m) => Figure::plain(format!("{}", m / 1000)),
-    }
+/// Busy CPUs with three digits. They are always counted; only that they may be old has a mark.
+pub(super) fn cpus(milli: Option<u64>, quality: Option<Quality>) -> Figure {
+    let digits = milli.map(|m| match m {
+        0..10_000 => format!("{}.{:02}", m / 1000, m % 1000 / 10),
+        10_000..100_000 => format!("{}.{}", m / 1000, m % 1000 / 100),
+        _ => format!("{}", m / 1000),
+    });
+    marked(digits, quality.filter(|q| *q == Quality::Stale))
 }
 
 /// `part` of `whole` in percent; nothing where there is no whole.
@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(power(Some(0), Some(Quality::Measured)).text, "0 W");
         assert_eq!(power(Some(5_800_000), Some(Quality::Scaled)), Figure { text: "~5.80 W".into(), is: "scaled" });
         assert_eq!(power(Some(5_800_000), Some(Quality::Stale)).text, "?5.80 W");
-        assert_eq!(cpus(Some(4_126)).text, "4.12");
-        assert_eq!(cpus(Some(41_260)).text, "41.2");
+        assert_eq!(cpus(Some(4_126), Some(Quality::Modelled)).text, "4.12");
+        assert_eq!(cpus(Some(41_260), Some(Quality::Stale)).text, "?41.2");
         assert_eq!(share(Some(1), Some(0)), "");
     }
 

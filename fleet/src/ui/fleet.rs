@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use ebbtide_proto::series::Component;
+use ebbtide_proto::series::{Component, Quality};
 use ebbtide_proto::v1::{
     ComponentPower, GetStatusResponse, GroupBy, ListNodesRequest, Node, NodeState, QueryEnergyResponse, Totals,
 };
@@ -25,7 +25,10 @@ use crate::query::{Queries, QueryError};
 /// Nodes in the table unless all are asked for; also those that are kept up to date.
 const ROWS: usize = 250;
 /// Nodes with a colour of their own in the plot.
-const TRACKS: u32 = Colour::NTH as u32;
+const TRACKS: u32 = 8;
+const _: () = assert!(TRACKS as usize == Colour::NTH, "no two nodes have the same colour");
+
+const DAY_MS: u64 = 86_400_000;
 
 /// All that the page shows.
 struct Fleet {
@@ -94,9 +97,10 @@ fn silence(node: &Node, now: u64) -> String {
     figures::duration(now.saturating_sub(if node.last_ms > 0 { node.last_ms } else { node.since_ms }))
 }
 
-/// Energy since midnight; not known of who was never heard.
-pub(super) fn today(node: &Node) -> Figure {
-    energy((node.last_ms > 0).then_some(node.today_uj), figures::quality(node.quality))
+/// Energy since midnight; not known of who wasn't heard since then.
+pub(super) fn today(node: &Node, now: u64) -> Figure {
+    let heard = node.last_ms / DAY_MS == now / DAY_MS;
+    energy(heard.then_some(node.today_uj), figures::quality(node.quality).map(|q| q.min(Quality::Modelled)))
 }
 
 /// The cells of a node's row, by the name of their place.
@@ -107,8 +111,8 @@ fn cells(node: &Node, now: u64) -> [(&'static str, Figure); 7] {
         ("state", Figure { text: word.to_owned(), is: word }),
         ("w", power(node.power_uw, quality)),
         ("idle", power(node.idle_uw, quality)),
-        ("cpu", cpus(node.cpu_milli)),
-        ("today", today(node)),
+        ("cpu", cpus(node.cpu_milli, quality)),
+        ("today", today(node, now)),
         ("runs", Figure::plain(count(node.workloads.into()))),
         ("seen", Figure::plain(ago(node.last_ms, now))),
     ]

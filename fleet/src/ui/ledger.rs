@@ -82,16 +82,18 @@ impl Ledger {
 
 /// A bar of parts that lie side by side.
 pub(super) fn bar<'a>(parts: impl Iterator<Item = (&'a str, Colour, Option<u64>)>) -> Markup {
-    let parts: Vec<_> = parts.collect();
-    let whole: u128 = parts.iter().filter_map(|(_, _, p)| *p).map(u128::from).sum();
-    let mut before = 0u128;
+    let parts: Vec<(&str, Colour, u128)> = parts.map(|(key, colour, p)| (key, colour, p.unwrap_or(0).into())).collect();
+    let whole: u128 = parts.iter().map(|part| part.2).sum();
+    let beginnings = parts.iter().scan(0, |sum, part| {
+        let before = *sum;
+        *sum += part.2;
+        Some(before)
+    });
     html! {
         svg.bar width="100%" height="14" aria-hidden="true" data-bar {
-            @for (key, colour, part) in parts {
-                @let part = u128::from(part.unwrap_or(0));
+            @for ((key, colour, part), before) in parts.iter().zip(beginnings) {
                 rect class={ "band " (colour.class()) } data-key=(key) height="100%"
-                    x=(crate::plot::percent(before, whole)) width=(crate::plot::percent(part, whole)) {}
-                @let _ = before += part;
+                    x=(crate::plot::percent(before, whole)) width=(crate::plot::percent(*part, whole)) {}
             }
         }
     }

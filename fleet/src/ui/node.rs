@@ -50,8 +50,8 @@ impl Machine {
             ("now", power(node.power_uw, quality)),
             ("idle", power(node.idle_uw, quality)),
             ("idle-share", Figure::plain(if share.is_empty() { share } else { format!("{share} of it") })),
-            ("today", fleet::today(node)),
-            ("cpu", cpus(node.cpu_milli)),
+            ("today", fleet::today(node, self.now_ms)),
+            ("cpu", cpus(node.cpu_milli, quality)),
         ]
     }
 
@@ -126,7 +126,7 @@ fn workload_cells(workload: &WorkloadPower) -> [(String, Figure); 3] {
     [
         (format!("run-w/{}", workload.id), power(workload.power_uw, quality)),
         (format!("run-idle/{}", workload.id), power(workload.idle_uw, quality)),
-        (format!("run-cpu/{}", workload.id), cpus(workload.cpu_milli)),
+        (format!("run-cpu/{}", workload.id), cpus(workload.cpu_milli, quality)),
     ]
 }
 

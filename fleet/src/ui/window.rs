@@ -111,6 +111,7 @@ impl Window {
     pub(super) fn picker(&self, path: &str, rest: &str) -> Markup {
         let length = self.until_ms - self.from_ms;
         let earlier = between(self.from_ms.saturating_sub(length), self.from_ms);
+        let later = between(self.until_ms, self.until_ms.saturating_add(length));
         let wider = between(self.from_ms.saturating_sub(length / 2), self.until_ms.saturating_add(length / 2));
         html! {
             nav.range aria-label="time range" {
@@ -120,6 +121,7 @@ impl Window {
                 }
                 @if self.follows.is_none() {
                     a href=(format!("{path}?{wider}{rest}")) title="twice as long" { "wider" }
+                    a href=(format!("{path}?{later}{rest}")) rel="next" title="later" { "›" span.hidden { "later" } }
                 }
             }
         }

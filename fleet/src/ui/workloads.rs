@@ -19,7 +19,7 @@ use super::page::Page;
 use super::window::{Asked, Window};
 use super::{Shared, fleet, history};
 use crate::plot::{Colour, Plot};
-use crate::query::QueryError;
+use crate::query::{Queries, QueryError};
 
 /// Rows of the table unless all are asked for, and then.
 const ROWS: u32 = 200;
@@ -27,8 +27,10 @@ const ALL: u32 = 5000;
 /// The longest text to search for, in bytes.
 const LONGEST: usize = 200;
 
-/// By what workloads can be told apart: in the URL, for people, and what to do if there is none.
-const BY: [(&str, GroupBy, &str, &str); 7] = [
+/// By what workloads can be told apart: in the URL, on the wire, for people, and where such come from.
+type By = (&'static str, GroupBy, &'static str, &'static str);
+
+static BY: [By; 7] = [
     ("app", GroupBy::App, "application", "An application is a pod's label app, or the name of a unit."),
     ("namespace", GroupBy::Namespace, "namespace", "Namespaces come with pods of Kubernetes."),
     ("pod", GroupBy::Pod, "pod", "Pods are those of Kubernetes; agents name them if they may ask the kubelet."),
@@ -40,7 +42,7 @@ const BY: [(&str, GroupBy, &str, &str); 7] = [
 
 /// All that the page shows.
 struct Workloads {
-    by: &'static (&'static str, GroupBy, &'static str, &'static str),
+    by: &'static By,
     search: String,
     now: ListWorkloadsResponse,
     energy: Result<QueryEnergyResponse, QueryError>,
@@ -63,10 +65,13 @@ pub(super) async fn get(State(shared): State<Arc<Shared>>, Query(asked): Query<A
 
 async fn page(shared: &Shared, asked: &Asked) -> Result<Page, Failure> {
     let window = Window::of(asked, shared.now()).map_err(Failure::Asked)?;
-    let wanted = asked.by.as_deref().unwrap_or("app");
-    let Some(by) = BY.iter().find(|by| by.0 == wanted) else {
-        let known: Vec<&str> = BY.iter().map(|by| by.0).collect();
-        return Err(Failure::Asked(format!("by {wanted:?} is none of {}", known.join(", "))));
+    let wanted = match &asked.by {
+        None => None,
+        Some(wanted) => {
+            let known = || BY.map(|by| by.0).join(", ");
+            let none = || Failure::Asked(format!("by {wanted:?} is none of {}", known()));
+            Some(BY.iter().find(|by| by.0 == wanted).ok_or_else(none)?)
+        }
     };
     let search = asked.q.clone().unwrap_or_default().trim().to_owned();
     if search.len() > LONGEST {
@@ -74,11 +79,25 @@ async fn page(shared: &Shared, asked: &Asked) -> Result<Page, Failure> {
     }
     let all = asked.all.is_some();
     let limit = if all { ALL } else { ROWS };
-    let list = ListWorkloadsRequest { by: by.1.into(), search: search.clone(), limit, ..Default::default() };
-    let request = QueryEnergyRequest { search: search.clone(), ..history::request(&window, by.1, limit) };
-    let (now, energy) = shared.ask(move |queries| Ok((queries.workloads(&list)?, queries.energy(&request)))).await?;
-    let workloads = Workloads { by, search, now, energy, all };
+    let range = window.clone();
+    let ask = move |queries: &dyn Queries| {
+        let by = wanted.unwrap_or_else(|| first_with_any(queries));
+        let list = ListWorkloadsRequest { by: by.1.into(), search: search.clone(), limit, ..Default::default() };
+        let request = QueryEnergyRequest { search: search.clone(), ..history::request(&range, by.1, limit) };
+        Ok(Workloads { by, search, now: queries.workloads(&list)?, energy: queries.energy(&request), all })
+    };
+    let workloads = shared.ask(ask).await?;
     Ok(Page::still("Workloads", "/workloads", workloads.content(&window, asked.view.as_deref() == Some("table"))))
+}
+
+/// What to show if nobody said: the first grouping that there is on these nodes.
+fn first_with_any(queries: &dyn Queries) -> &'static By {
+    let any = |by: &&By| {
+        let list = ListWorkloadsRequest { by: by.1.into(), limit: 1, ..Default::default() };
+        queries.workloads(&list).is_ok_and(|found| !found.workloads.is_empty())
+    };
+    let [first, ..] = &BY;
+    BY.iter().find(any).unwrap_or(first)
 }
 
 impl Workloads {
@@ -226,11 +245,11 @@ impl Row<'_> {
         let title = self.now.map_or_else(|| self.used.map_or("", |u| u.name.as_str()), name);
         let members = self.now.map_or(0, |now| now.members);
         let used_uj = self.used.map(|used| used.total_uj);
-        let cpu = self.now.map_or_else(|| cpus(None), |now| cpus(now.cpu_milli));
+        let cpu = cpus(self.now.and_then(|now| now.cpu_milli), grade);
         let at = |figure: fn(&WorkloadPower) -> Option<u64>| -> Figure { power(self.now.and_then(figure), grade) };
         html! {
             tr {
-                th scope="row" title=[self.now.map(|now| now.id.as_str())] {
+                th scope="row" title=[self.now.filter(|now| now.members <= 1).map(|now| now.id.as_str())] {
                     (title)
                     @if members > 1 { span.note { " ×" (count(members.into())) } }
                     @if self.now.is_none() { span.note { " ended" } }

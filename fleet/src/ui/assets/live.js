@@ -304,7 +304,7 @@ const mw = new Map();
 
 function state(name, text) {
   if (!link) return;
-  link.dataset.state = name;
+  link.dataset.state = document.body.dataset.link = name;
   if (link.textContent !== text) link.textContent = text;
 }
 
