@@ -2,7 +2,6 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
-<<<<<<< HEAD
 pub mod api;
 pub mod args;
 pub mod bench;
@@ -12,8 +11,6 @@ pub mod command;
 pub mod config;
 pub mod export;
 pub mod ingest;
-=======
->>>>>>> ui
 pub mod live;
 pub mod pki;
 pub mod plot;
