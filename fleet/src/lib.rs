@@ -3,3 +3,4 @@
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
 pub mod query;
+pub mod store;
