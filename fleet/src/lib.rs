@@ -2,5 +2,7 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
+pub mod live;
+pub mod pki;
 pub mod query;
 pub mod store;
