@@ -5,4 +5,7 @@
 //! `client` does I/O on the network, only `spool/files.rs` on the disk. Nothing here knows the sampler.
 
 pub mod batch;
+pub mod random;
+pub mod session;
+pub mod spool;
 pub mod ticks;
