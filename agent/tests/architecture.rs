@@ -89,6 +89,11 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         "reads snapshots; of everything before them only the words that figures are labelled with",
     ),
     (
+        "stream",
+        &["clock::Moment", "snapshot", "source::Zone", "source::discover::Role"],
+        "reads snapshots and tells the fleet; of the sampler it knows nothing else",
+    ),
+    (
         "config",
         &["attribution::IdlePolicy", "host", "source::SourceKind", "usage::Choice"],
         "what the operator may say, and in which words",

@@ -72,7 +72,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     }
     let address = listener.local_addr()?;
     // who connects meanwhile waits: the first page has something on it
-    let waited = tokio::time::timeout(FIRST_SAMPLE, first_sample(&published)).await;
+    let waited = tokio::time::timeout(FIRST_SAMPLE, published.after(0)).await;
     if waited.is_err() {
         tracing::warn!("the first sample takes unusually long");
     }
@@ -93,12 +93,6 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     drop(running);
     drop(ended);
     Ok(if failed { Exit::Failed } else { Exit::Ok })
-}
-
-async fn first_sample(published: &Published) {
-    while published.load().seq == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Says in the log what is measured.
