@@ -15,51 +15,11 @@ pub mod scmi;
 use std::fmt;
 use std::io;
 
+pub use ebbtide_proto::series::{Quality, ZoneKind};
 use ebbtide_proto::{Energy, Power, Ratio, ZoneId};
 use serde::Serialize;
 
 use crate::clock::Moment;
-
-/// What part of the machine a zone covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ZoneKind {
-    /// The whole platform as the processor sees it (RAPL `psys`).
-    Psys,
-    /// One processor package or die.
-    Package,
-    /// The cores of a package; part of it.
-    Core,
-    /// Graphics or the rest of a client package; part of it.
-    Uncore,
-    /// Memory of one socket.
-    Dram,
-    /// One accelerator.
-    Gpu,
-    /// A board, module or rail that holds processor and more.
-    Board,
-    /// The whole machine at its input: battery, power supply, outlet.
-    Wall,
-    /// Something else that has a sensor.
-    Other,
-}
-
-impl ZoneKind {
-    /// The name in metrics and JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Psys => "psys",
-            Self::Package => "package",
-            Self::Core => "core",
-            Self::Uncore => "uncore",
-            Self::Dram => "dram",
-            Self::Gpu => "gpu",
-            Self::Board => "board",
-            Self::Wall => "wall",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// Which reader a zone comes from; the name in metrics, JSON and `zones`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -92,41 +52,6 @@ impl SourceKind {
             Self::Hwmon => "hwmon",
             Self::Battery => "battery",
             Self::Model => "model",
-        }
-    }
-}
-
-/// How far a figure can be trusted. It travels with each figure to the last metric, table and plot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Quality {
-    /// A sensor counted it.
-    Measured,
-    /// A sensor's reading, scaled or integrated from power.
-    Scaled,
-    /// No sensor: a load curve.
-    Modelled,
-    /// The sensor stopped answering; the figure is the last one known.
-    Stale,
-}
-
-impl Quality {
-    /// The name in metrics and JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Measured => "measured",
-            Self::Scaled => "scaled",
-            Self::Modelled => "modelled",
-            Self::Stale => "stale",
-        }
-    }
-
-    /// The mark in tables: nothing, `~` or `?`.
-    pub const fn mark(self) -> &'static str {
-        match self {
-            Self::Measured => "",
-            Self::Scaled | Self::Modelled => "~",
-            Self::Stale => "?",
         }
     }
 }
