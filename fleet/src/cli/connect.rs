@@ -10,15 +10,15 @@ use ebbtide_proto::v1::enrolment_client::EnrolmentClient;
 use ebbtide_proto::v1::fleet_client::FleetClient;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
 use super::context::{Address, Target};
-use super::failure::{Exit, Failure, refused};
+use super::failure::{self, Exit, Failure};
 use super::progress::patiently;
+use super::wire::{Broken, Notes, Stream};
 use crate::pki::tls::{self, Alpn, Credentials};
 use crate::pki::{Certificate, files};
 
@@ -34,6 +34,7 @@ pub(super) struct Fleet {
     /// What the fleet showed, and how it speaks, if over TLS.
     pub secured: Option<Secured>,
     timeout: Duration,
+    notes: Notes,
 }
 
 /// What is known of a TLS connection.
@@ -45,10 +46,6 @@ pub(super) struct Secured {
     pub version: &'static str,
 }
 
-/// TCP or TLS.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
 impl Fleet {
     /// Connects; nothing takes longer than `timeout`.
     pub(super) async fn open(target: Target, timeout: Duration) -> Result<Self, Failure> {
@@ -58,10 +55,12 @@ impl Fleet {
         };
         let connected = tokio::time::timeout(timeout, connect(&target)).await.map_err(|_| late())?;
         let (wire, secured) = connected?;
-        let channel = tokio::time::timeout(timeout, speak(&target.address, wire)).await.map_err(|_| late())??;
+        let notes = Notes::default();
+        let channel = tokio::time::timeout(timeout, speak(&target.address, notes.clone(), wire)).await;
+        let channel = channel.map_err(|_| late())??;
         let client = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let enrolment = EnrolmentClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { client, enrolment, target, secured, timeout })
+        Ok(Self { client, enrolment, target, secured, timeout, notes })
     }
 
     /// The service of questions.
@@ -80,7 +79,7 @@ impl Fleet {
         what: &str,
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
-        self.answer(what, answer).await.map_err(|status| refused(&self.target.address.to_string(), &status))
+        self.answer(what, answer).await.map_err(|status| self.refused(&status))
     }
 
     /// As [`Fleet::ask`], for who wants to look at what was refused.
@@ -96,6 +95,17 @@ impl Fleet {
         }
     }
 
+    /// What the fleet refused, or what broke the connection to it.
+    pub(super) fn refused(&self, status: &Status) -> Failure {
+        let address = self.target.address.to_string();
+        // what the fleet itself answered has no source here
+        let local = std::error::Error::source(status).is_some();
+        match self.notes.why().filter(|why| local || *why == Broken::NoFleet) {
+            Some(why) => failure::broken(&address, &why).because(status),
+            None => failure::refused(&address, status),
+        }
+    }
+
     /// Begins to follow the fleet.
     pub(super) async fn watch(&self, request: v1::WatchRequest) -> Result<Streaming<v1::WatchResponse>, Failure> {
         let mut client = self.client();
@@ -103,7 +113,7 @@ impl Fleet {
     }
 }
 
-async fn connect(target: &Target) -> Result<(Box<dyn Wire>, Option<Secured>), Failure> {
+async fn connect(target: &Target) -> Result<(Box<dyn Stream>, Option<Secured>), Failure> {
     let address = &target.address;
     let tls = if address.secure { Some(connector(target)?) } else { None };
     let tcp = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|e| unreachable(address, &e))?;
@@ -136,14 +146,11 @@ fn connector(target: &Target) -> Result<TlsConnector, Failure> {
 }
 
 /// gRPC over a connection that is there; it isn't made anew when it breaks.
-async fn speak(address: &Address, wire: Box<dyn Wire>) -> Result<Channel, Failure> {
+async fn speak(address: &Address, notes: Notes, wire: Box<dyn Stream>) -> Result<Channel, Failure> {
     let broken = |e: &(dyn std::error::Error + 'static)| {
-        let what = format!("{address} answers, but not as a fleet does");
-        let next = match address.secure {
-            true => "is it the gRPC address (port 9884), not the dashboard's?",
-            false => "if it speaks TLS, use https://; is it the gRPC address (port 9884), not the dashboard's?",
-        };
-        Failure::new(what).next(next).because(e)
+        Failure::new(format!("can't speak gRPC with {address}"))
+            .next("see what is wrong with `ebbtide doctor`")
+            .because(e)
     };
     // the scheme here is only what requests say of themselves
     let url = format!("{}://{}", if address.secure { "https" } else { "http" }, address.authority());
@@ -152,11 +159,11 @@ async fn speak(address: &Address, wire: Box<dyn Wire>) -> Result<Channel, Failur
         .map_err(|e| broken(&e))?
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
-    let once = Mutex::new(Some(wire));
+    let once = Mutex::new(Some(notes.over(wire)));
     let connector = tower::service_fn(move |_| {
         let wire = once.lock().map_or(None, |mut place| place.take());
-        let wire = wire.map(TokioIo::new);
-        std::future::ready(wire.ok_or_else(|| io::Error::new(io::ErrorKind::ConnectionAborted, "the connection broke")))
+        let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was closed");
+        std::future::ready(wire.map(TokioIo::new).ok_or_else(closed))
     });
     endpoint.connect_with_connector(connector).await.map_err(|e| broken(&e))
 }

@@ -139,7 +139,7 @@ impl Contexts {
         }
         let text = files::read(path)?;
         toml::from_str(&text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text.get(..s.start).unwrap_or_default().lines().count().max(1));
+            let line = e.span().map_or(0, |s| text.get(..s.start).unwrap_or_default().split('\n').count());
             Failure::usage(format!("{} line {line}: {}", path.display(), e.message()))
                 .next("mend it, or name another file with EBBTIDE_CONFIG (ebbtide context --help shows its form)")
         })

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tonic::{Code, Status};
 
+use super::wire::Broken;
 use crate::pki::PkiError;
 
 /// How a command ends.
@@ -122,9 +123,6 @@ impl From<PkiError> for Failure {
 pub(super) fn refused(address: &str, status: &Status) -> Failure {
     let said = printable(status.message());
     let said = if said.is_empty() { "it doesn't say why".to_owned() } else { said };
-    if let Some(failure) = refused_certificate(address, status) {
-        return failure;
-    }
     let failure = match status.code() {
         Code::Unauthenticated => Failure::new(format!("{address} wants to know who asks: {said}"))
             .exit(Exit::NotPermitted)
@@ -147,16 +145,23 @@ pub(super) fn refused(address: &str, status: &Status) -> Failure {
     failure.because(status)
 }
 
-/// With TLS 1.3 a server refuses a certificate only after the client believes to be connected.
-fn refused_certificate(address: &str, status: &Status) -> Option<Failure> {
-    let alert = chain(status).find_map(|e| match e.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()? {
-        rustls::Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
-    })?;
-    let failure = Failure::new(format!("{address} refused the certificate that was shown ({alert:?})"))
-        .exit(Exit::NotPermitted)
-        .next("look at it with `ebbtide pki show FILE`: expired, or from another authority?");
-    Some(failure.because(status))
+/// What broke the connection to the fleet at `address`.
+pub(super) fn broken(address: &str, why: &Broken) -> Failure {
+    match why {
+        Broken::NoFleet => Failure::new(format!("{address} answers, but not as a fleet does")).next(
+            match address.starts_with("https") {
+                true => "is it the gRPC address (port 9884), not the dashboard's?",
+                false => "if it speaks TLS, use https://; is it the gRPC address (port 9884), not the dashboard's?",
+            },
+        ),
+        Broken::Refused(alert) => {
+            Failure::new(format!("{address} refused the certificate that was shown, or that none was ({alert:?})"))
+                .exit(Exit::NotPermitted)
+                .next("look at it with `ebbtide pki show FILE`: has it ended, or is it from another authority?")
+        }
+        Broken::Other(why) => Failure::new(format!("the connection to {address} broke: {why}"))
+            .next("try again, or see what is wrong with `ebbtide doctor`"),
+    }
 }
 
 fn chain<'a>(

@@ -15,6 +15,7 @@ mod progress;
 mod record;
 mod table;
 mod when;
+mod wire;
 
 use std::ffi::OsString;
 use std::future::Future;

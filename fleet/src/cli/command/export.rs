@@ -10,7 +10,7 @@ use tonic::Code;
 use super::energy::{self, HEADS, Row};
 use crate::cli::args::{ExportArgs, Format};
 use crate::cli::connect::Fleet;
-use crate::cli::failure::{Exit, Failure, refused};
+use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::{Output, Sheet, json};
 use crate::cli::progress::Progress;
 
@@ -39,7 +39,7 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &ExportArgs, output: &Outpu
         let answer = match fleet.answer("adding up energy", fleet.client().query_energy(request)).await {
             Ok(answer) => answer,
             Err(status) if status.code() == Code::ResourceExhausted && pieces.shorten() => continue,
-            Err(status) => return Err(refused(&fleet.target.address.to_string(), &status)),
+            Err(status) => return Err(fleet.refused(&status)),
         };
         for row in energy::rows(&answer).filter(|row| pieces.is_new(row)) {
             rows += 1;

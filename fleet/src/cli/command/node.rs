@@ -23,7 +23,7 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &NodeArgs, output: &Output)
     let request = v1::GetNodeRequest { name: args.name.clone() };
     let answer = fleet.answer("asking for the node", fleet.client().get_node(request)).await;
     let answer = answer.map_err(|status| {
-        let failure = crate::cli::failure::refused(&fleet.target.address.to_string(), &status);
+        let failure = fleet.refused(&status);
         match status.code() {
             tonic::Code::NotFound => failure.next("see which there are: ebbtide nodes"),
             _ => failure,

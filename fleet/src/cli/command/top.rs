@@ -21,7 +21,7 @@ use super::watch;
 use crate::cli::args::{Format, TopArgs};
 use crate::cli::connect::Fleet;
 use crate::cli::context::Target;
-use crate::cli::failure::{Exit, Failure, refused};
+use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::{Output, print};
 
 /// Rows that are printed once.
@@ -49,7 +49,7 @@ pub(in crate::cli) async fn once(fleet: &Fleet, args: &TopArgs, output: &Output)
     table_only(output)?;
     let request = watch::request(args.interval.ms(), args.by.map(|by| by.wire()), ROWS)?;
     let mut updates = fleet.watch(request).await?;
-    let update = updates.message().await.map_err(|status| refused(&fleet.target.address.to_string(), &status))?;
+    let update = updates.message().await.map_err(|status| fleet.refused(&status))?;
     let mut seen = Seen::default();
     if let Some(update) = update {
         seen.take(args.by.map(|by| by.wire()), update);

@@ -4,7 +4,7 @@ use ebbtide_proto::v1;
 
 use crate::cli::args::{Format, WatchArgs};
 use crate::cli::connect::Fleet;
-use crate::cli::failure::{Exit, Failure, printable, refused};
+use crate::cli::failure::{Exit, Failure, printable};
 use crate::cli::figure::{clock, energy, power};
 use crate::cli::output::{Output, Sheet, json, maybe, write_on};
 use crate::cli::record::{Record, quality, state};
@@ -28,7 +28,7 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &WatchArgs, output: &Output
                 return Err(Failure::new(format!("{} ended the updates", fleet.target.address))
                     .next("it may have been restarted: try again"));
             }
-            Err(status) => return Err(refused(&fleet.target.address.to_string(), &status)),
+            Err(status) => return Err(fleet.refused(&status)),
         };
         let text = match output.format {
             Some(Format::Json) => json(&Record(&update), false)?,

@@ -15,7 +15,7 @@ use super::seen::Seen;
 use crate::cli::args::TopArgs;
 use crate::cli::connect::Fleet;
 use crate::cli::context::Target;
-use crate::cli::failure::{Failure, refused};
+use crate::cli::failure::Failure;
 
 /// Workloads that are asked for: more than anybody scrolls through.
 const ROWS: u32 = 500;
@@ -187,7 +187,7 @@ impl Follower {
                         });
                     }
                     Ok(None) => return Failure::new(format!("{} ended the updates", self.target.address)),
-                    Err(status) => return refused(&self.target.address.to_string(), &status),
+                    Err(status) => return fleet.refused(&status),
                 },
                 Ok(()) = self.wants.changed() => {
                     match self.watch(fleet).await {
