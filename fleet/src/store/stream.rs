@@ -1,11 +1,9 @@
 //! From a connection's numbers to the store's, and from frames to what is written of them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use ebbtide_proto::frame::{Decoded, Decoder};
-use ebbtide_proto::series::WorkloadInfo;
-use ebbtide_proto::{NodeId, WorkloadId, v1};
+use ebbtide_proto::{NodeId, v1};
 
 use super::hot::names_of;
 use super::names::Definition;
@@ -21,7 +19,6 @@ pub struct Stream {
     spool: u64,
     /// By the connection's numbers: the store's, or 0.
     numbers: Vec<u32>,
-    workloads: HashMap<WorkloadId, Arc<WorkloadInfo>>,
     writer: BodyWriter,
 }
 
@@ -80,7 +77,6 @@ impl Store {
             node,
             spool: spool_id,
             numbers: Vec::new(),
-            workloads: HashMap::new(),
             writer: BodyWriter::default(),
         })
     }
@@ -157,9 +153,6 @@ impl Stream {
                 *known = 0;
             }
         }
-        for workload in &decoded.described {
-            self.workloads.insert(workload.id.clone(), Arc::clone(workload));
-        }
         let mut numbers = decoded.defined.clone();
         if !decoded.described.is_empty() || !decoded.zones.is_empty() {
             // series that were known are of something that is described anew
@@ -180,13 +173,9 @@ impl Stream {
         let mut definitions = Vec::with_capacity(numbers.len());
         for number in numbers {
             let Some(key) = decoder.series(number) else { continue };
-            let zone = key.zone.as_ref().and_then(|id| decoder.zone(id)).cloned();
-            let workload = key.workload.as_ref().and_then(|id| self.workloads.get(id)).cloned();
-            if zone.is_some() != key.zone.is_some() || workload.is_some() != key.workload.is_some() {
-                continue;
-            }
+            let (zone, workload) = decoder.described(number);
             of.push(number as usize);
-            definitions.push(Definition { metric: key.metric, zone, workload });
+            definitions.push(Definition { metric: key.metric, zone: zone.cloned(), workload: workload.cloned() });
         }
         let found = lock(&self.node.state).resolve(definitions, &self.store.fingerprints);
         for (number, found) in of.into_iter().zip(found) {
@@ -197,22 +186,5 @@ impl Stream {
                 *place = found;
             }
         }
-        self.forget_workloads(decoder);
-    }
-
-    /// Descriptions that no series needs are let go once they are many.
-    fn forget_workloads(&mut self, decoder: &Decoder) {
-        if self.workloads.len() < 64 + self.numbers.len() {
-            return;
-        }
-        let mut used = HashMap::with_capacity(self.numbers.len());
-        for number in 0..u32::try_from(self.numbers.len()).unwrap_or(u32::MAX) {
-            if let Some(id) = decoder.series(number).and_then(|key| key.workload.as_ref())
-                && let Some(info) = self.workloads.get(id)
-            {
-                used.insert(id.clone(), Arc::clone(info));
-            }
-        }
-        self.workloads = used;
     }
 }
