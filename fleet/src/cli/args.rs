@@ -42,9 +42,10 @@ Examples:
   ebbtide doctor                               what is wrong, and how to fix it
 
 Whom to ask:
-  The first of: --fleet, EBBTIDE_FLEET, --context, EBBTIDE_CONTEXT, the current context (ebbtide context use),
-  http://127.0.0.1:9884. Contexts are kept in EBBTIDE_CONFIG, or else in $XDG_CONFIG_HOME/ebbtide/config.toml.
-  Plain text (http) is spoken to this machine only, unless --insecure says otherwise.
+  The first of: --fleet, EBBTIDE_FLEET, --context, EBBTIDE_CONTEXT, the current
+  context (ebbtide context use), http://127.0.0.1:9884. Contexts are kept in
+  EBBTIDE_CONFIG, or else in $XDG_CONFIG_HOME/ebbtide/config.toml. Plain text
+  (http) is spoken to this machine only, unless --insecure says otherwise.
 
 Figures:
    63.1 W  measured      ~63.1 W  scaled or modelled: no sensor counted it
@@ -52,10 +53,12 @@ Figures:
   CPU % counts 100 for one CPU that is always busy.
 
 Output:
-  table fits the terminal (80 columns in a pipe), wide shows and cuts nothing. json, yaml and csv hold the numbers as
-  the fleet told them, with the unit in the name: _uj microjoules, _uw microwatts, _ms milliseconds (times: since 1970
-  UTC), _milli thousandths. What is not known is null or empty, never 0. Data goes to stdout, talk to stderr. Colour is
-  used on terminals only, and not if NO_COLOR is set.
+  table fits the terminal (80 columns in a pipe); wide shows all and cuts
+  nothing. json, yaml and csv hold the numbers as the fleet told them, with the
+  unit in the name: _uj microjoules, _uw microwatts, _ms milliseconds (times:
+  since 1970 UTC), _milli thousandths. What is not known is null or empty, never
+  0. Data goes to stdout, talk to stderr. Colour is used on terminals only, and
+  not if NO_COLOR is set.
 
 Exit codes:
   0 ok, 1 failed, 2 usage, 3 degraded (doctor), 4 not permitted, 130 interrupted";
@@ -117,8 +120,9 @@ Examples:
   ebbtide nodes --search edge -o wide
   ebbtide nodes -o json | jq '.nodes[] | select(.state != \"live\") | .name'
 
-States: live, catching-up (its agent tells what is past), stale (nothing came for a while), gone (it said goodbye),
-refused (its agent is turned away; the reason is printed below the table).")]
+States: live, catching-up (its agent tells what is past), stale (nothing came
+for a while), gone (it said goodbye), refused (its agent is turned away; the
+reason is printed below the table).")]
     Nodes(NodesArgs),
     /// Show one node: its zones and what runs on it
     #[command(after_help = "\
@@ -142,7 +146,8 @@ Examples:
   ebbtide energy --since 2026-11-01 --step 1d --by app
   ebbtide energy --since 1h --step 1m --node edge1 --by component -o csv
 
-KNOWN is the part of the time for which energy is known: 90 % says that a tenth of it is missing in the sum.")]
+KNOWN is the part of the time for which energy is known: 90 % says that a tenth
+of it is missing in the sum.")]
     Energy(EnergyArgs),
     /// List zones: everything in the fleet whose energy is counted
     #[command(after_help = "\
@@ -150,8 +155,8 @@ Examples:
   ebbtide zones
   ebbtide zones --node edge1 -o wide
 
-COUNTS says whether a zone is one of those whose sum is the node's energy; others are parts of these, or see the same
-energy from elsewhere.")]
+COUNTS says whether a zone is one of those whose sum is the node's energy;
+others are parts of these, or see the same energy from elsewhere.")]
     Zones(ZonesArgs),
     /// Show the fleet, live
     #[command(after_help = "\
@@ -170,19 +175,23 @@ Examples:
   ebbtide watch -o json | jq '.totals.power_uw'
   ebbtide watch --by namespace --count 1 -o json
 
-With -o json each update is one line. The first has all nodes, later ones those that changed.
-Exit codes: 0 --count is reached or nobody reads on, 1 the fleet went away, 130 interrupted.")]
+With -o json each update is one line. The first has all nodes, later ones those
+that changed.
+
+Exit codes: 0 --count is reached or nobody reads on, 1 the fleet went away,
+130 interrupted.")]
     Watch(WatchArgs),
     /// Write energy over time for other programs
     #[command(after_help = "\
 Examples:
   ebbtide export --since 30d > november.csv
-  ebbtide export --since 2026-11-01 --until 2026-12-01 --step 1h --by namespace --to november.csv
-  ebbtide export --since 1d --step 1m --by node -o json | jq -s 'map(.energy_uj) | add'
+  ebbtide export --since 2026-11-01 --until 2026-12-01 --by namespace --to nov.csv
+  ebbtide export --since 1d --step 1m -o json | jq -s 'map(.energy_uj) | add'
 
-Columns: from, until (RFC 3339, UTC), group, node, energy_uj, covered_ms, quality. energy_uj is empty where covered_ms
-is 0: nothing is known of that time. With -o json each row is one line, its times from_ms and until_ms.
-Long ranges are asked for in pieces, so that there is no limit but patience.")]
+Columns: from, until (RFC 3339, UTC), group, node, energy_uj, covered_ms,
+quality. energy_uj is empty where covered_ms is 0: nothing is known of that
+time. With -o json each row is one line, its times from_ms and until_ms. Long
+ranges are asked for in pieces, so that there is no limit but patience.")]
     Export(ExportArgs),
     /// Tell what is wrong between here and every node, and how to fix it
     #[command(after_help = "\
@@ -190,8 +199,8 @@ Examples:
   ebbtide doctor
   ebbtide doctor --context prod -o json | jq '.rows[] | select(.level != \"ok\")'
 
-Exit codes: 0 all is well, 3 degraded: it works, but something should be seen to, 1 failed: it doesn't work,
-2 usage, 4 not permitted.")]
+Exit codes: 0 all is well, 3 degraded: it works, but something should be seen
+to, 1 failed: it doesn't work, 2 usage, 4 not permitted.")]
     Doctor,
     /// Tell how the fleet daemon is doing
     #[command(after_help = "\
@@ -469,7 +478,8 @@ Examples:
   ebbtide token create --ttl 24h
   ebbtide token create --node edge1 -o json | jq -r .token
 
-A token is good for one node, once. Whoever has it can join under that name until it ends: treat it as a password.")]
+A token is good for one node, once. Whoever has it can join under that name
+until it ends: treat it as a password.")]
     Create {
         /// The only node that may use it; without: any node that has no certificate yet
         #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
@@ -498,11 +508,13 @@ A token is good for one node, once. Whoever has it can join under that name unti
 #[command(disable_help_subcommand = true)]
 #[command(after_help = "\
 Examples:
-  ebbtide context set prod --fleet https://fleet.example:9884 --ca ca.pem --cert alice.pem --key alice-key.pem
+  ebbtide context set prod --fleet https://fleet.example:9884 --ca ca.pem \\
+      --cert alice.pem --key alice-key.pem
   ebbtide context use prod
   ebbtide context list
 
-The file is $EBBTIDE_CONFIG, or else $XDG_CONFIG_HOME/ebbtide/config.toml (~/.config/ebbtide/config.toml):
+The file is $EBBTIDE_CONFIG, or else $XDG_CONFIG_HOME/ebbtide/config.toml
+(~/.config/ebbtide/config.toml):
   current = \"prod\"
   [contexts.prod]
   fleet = \"https://fleet.example:9884\"
@@ -552,14 +564,15 @@ pub(super) enum ContextVerb {
 #[command(disable_help_subcommand = true)]
 #[command(after_help = "\
 Examples:
-  ebbtide pki init                                       an authority of your own
-  ebbtide pki issue-fleet --name fleet.example           for ebbtide-fleet serve
-  ebbtide pki issue-operator alice --role viewer         for people and programs
-  ebbtide pki issue-node edge1                           for an agent; `ebbtide token create` is easier
-  ebbtide pki show                                       what there is, and when it ends
+  ebbtide pki init                                  an authority of your own
+  ebbtide pki issue-fleet --name fleet.example      for ebbtide-fleet serve
+  ebbtide pki issue-operator alice --role viewer    for people and programs
+  ebbtide pki issue-node edge1                      for an agent
+  ebbtide pki show                                  what there is, until when
 
-Who somebody is stands in the certificate as a URI (ebbtide://node/edge1), signed by the authority. Keep ca-key.pem as
-you would the fleet itself: who has it can be anybody.")]
+`ebbtide token create` is the easier way for agents. Who somebody is stands in
+the certificate as a URI (ebbtide://node/edge1), signed by the authority. Keep
+ca-key.pem as you would the fleet itself: who has it can be anybody.")]
 pub(super) struct PkiArgs {
     #[command(subcommand)]
     pub verb: PkiVerb,
@@ -604,7 +617,7 @@ pub(super) enum PkiVerb {
     },
     /// Make the fleet daemon's certificate: fleet.pem, fleet-key.pem
     IssueFleet {
-        /// DNS name or address by which agents and people reach it; several times if there are several
+        /// DNS names or addresses by which agents and people reach it
         #[arg(long, value_name = "HOST", required = true, num_args = 1..)]
         name: Vec<String>,
         /// How many days it is good for

@@ -354,9 +354,9 @@ fn query(request: &v1::QueryEnergyRequest) -> Result<v1::QueryEnergyResponse, St
     let group = |(index, (name, uw, quality)): (usize, (&str, u64, v1::Quality))| {
         let covered = |bucket: u64| {
             let (a, b) = ((from + bucket * step).max(request.from_ms), (from + (bucket + 1) * step).min(until));
-            let gap = if index == 1 { (b / HOUR * HOUR).min(b).saturating_sub(a) } else { 0 };
-            let night = index == 1 && (a % DAY) / HOUR >= 4 && (a % DAY) / HOUR < 6;
-            if night { (b - a).saturating_sub(gap) } else { b - a }
+            let nights = (a / DAY..=b / DAY).map(|day| (day * DAY + 4 * HOUR, day * DAY + 6 * HOUR));
+            let dark: u64 = nights.map(|(from, until)| b.min(until).saturating_sub(a.max(from))).sum();
+            if index == 1 { b - a - dark } else { b - a }
         };
         let covered_ms: Vec<u64> = (0..buckets).map(covered).collect();
         let energy_uj: Vec<u64> = covered_ms.iter().map(|ms| uw * ms / 1000).collect();

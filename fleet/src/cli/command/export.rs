@@ -41,13 +41,13 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &ExportArgs, output: &Outpu
             Err(status) if status.code() == Code::ResourceExhausted && pieces.shorten() => continue,
             Err(status) => return Err(fleet.refused(&status)),
         };
-        for row in energy::rows(&answer).filter(|row| pieces.is_new(row)) {
+        let (from_ms, until_ms) = pieces.take(&answer);
+        for row in energy::rows(&answer).filter(|row| row.until_ms > from_ms && row.until_ms <= until_ms) {
             rows += 1;
             if !sink.write(&line(format, &row)?)? {
                 return Ok(Exit::Ok);
             }
         }
-        pieces.took(&answer);
         if let Some(progress) = &progress {
             progress.at(pieces.at.min(until) - from);
         }
@@ -70,11 +70,12 @@ fn line(format: Format, row: &Row) -> Result<String, Failure> {
 }
 
 /// The range in pieces that the fleet is ready to answer.
+#[derive(Debug)]
 struct Pieces {
     /// Where the next one begins.
     at: u64,
     until: u64,
-    /// Length of a bucket.
+    /// Length of a bucket: what was asked for, then what the fleet made of it.
     step: u64,
     /// Buckets in a piece.
     length: u64,
@@ -92,18 +93,21 @@ impl Pieces {
         self.length > 0
     }
 
-    /// Buckets at the seam of two pieces would be there twice: all but those of the first piece begin at it.
-    fn is_new(&self, row: &Row) -> bool {
-        row.until_ms > self.at
-    }
-
-    /// The piece is done. The fleet may have longer buckets than were asked for.
-    fn took(&mut self, answer: &v1::QueryEnergyResponse) {
+    /// A piece was answered: goes on to the next, and tells from when until when its buckets are whole. The last
+    /// bucket of a piece may reach into the next one; it is then told there.
+    fn take(&mut self, answer: &v1::QueryEnergyResponse) -> (u64, u64) {
+        let (from, asked) = self.next().unwrap_or((self.at, self.until));
+        let longer = answer.step_ms > self.step;
         self.step = self.step.max(answer.step_ms).max(1);
-        let asked = self.next().map_or(self.until, |(_, end)| end);
-        let told = answer.from_ms.saturating_add(answer.step_ms.saturating_mul(answer.buckets.into()));
-        // forward in any case
-        self.at = if told > self.at { told } else { asked };
+        let whole = asked.saturating_sub(answer.from_ms) / self.step * self.step + answer.from_ms;
+        let end = if asked == self.until { u64::MAX } else { whole };
+        // a piece that is shorter than a bucket is asked for again, now that its length is known
+        self.at = match end {
+            u64::MAX => self.until,
+            end if end > from || longer => end.max(from),
+            _ => asked,
+        };
+        (from, end)
     }
 }
 
@@ -172,4 +176,39 @@ fn heard(written: io::Result<()>) -> Result<bool, Failure> {
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::new(format!("can't write {}: {error}", path.display()));
     if error.kind() == io::ErrorKind::PermissionDenied { failure.exit(Exit::NotPermitted) } else { failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a fleet tells of a piece: buckets that begin at multiples of `step`, all that have a part in it.
+    fn answer((from, until): (u64, u64), step: u64) -> v1::QueryEnergyResponse {
+        let from_ms = from / step * step;
+        let buckets = u32::try_from((until - from_ms).div_ceil(step)).unwrap();
+        v1::QueryEnergyResponse { from_ms, step_ms: step, buckets, ..Default::default() }
+    }
+
+    proptest! {
+        #[test]
+        fn every_bucket_is_told_once(
+            from in 0u64..10_000, length in 1u64..10_000, step in 1u64..700, factor in 1u64..9, piece in 1u64..20
+        ) {
+            let (until, told) = (from + length, step * factor);
+            let mut pieces = Pieces { at: from, until, step, length: piece };
+            let mut starts = Vec::new();
+            let mut turns = 0;
+            while let Some(asked) = pieces.next() {
+                let answer = answer(asked, told);
+                let (new, whole) = pieces.take(&answer);
+                let all = (0..u64::from(answer.buckets)).map(|i| answer.from_ms + i * told);
+                starts.extend(all.filter(|start| start + told > new && start + told <= whole));
+                turns += 1;
+                prop_assert!(turns < 100_000, "it goes on for ever: {:?}", pieces);
+            }
+            let expected: Vec<u64> = (from / told..until.div_ceil(told)).map(|i| i * told).collect();
+            prop_assert_eq!(starts, expected);
+        }
+    }
 }

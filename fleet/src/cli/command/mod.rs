@@ -66,6 +66,11 @@ fn state_tint(state: i32) -> Tint {
     }
 }
 
+/// What a node used today; a node that was never heard of used nobody knows what.
+fn today(node: &v1::Node, quality: i32) -> String {
+    super::figure::energy((node.last_ms > 0).then_some(node.today_uj), quality)
+}
+
 /// The sum of what is known; `None` if nothing is.
 fn sum(figures: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
     figures.into_iter().flatten().reduce(u64::saturating_add)

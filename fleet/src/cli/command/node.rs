@@ -1,5 +1,7 @@
 //! `node`: one node, its zones and what runs on it.
 
+use std::time::Duration;
+
 use ebbtide_proto::series::{Component, ZoneKind};
 use ebbtide_proto::v1;
 use serde::{Serialize, Serializer};
@@ -111,49 +113,51 @@ impl Answer for Answered {
 
 /// What is said of the node itself, line by line.
 fn head(node: &v1::Node, now_ms: u64) -> Vec<(String, Tint)> {
-    let machine = node.machine.clone().unwrap_or_default();
     let or_unknown = |text: &str| if text.is_empty() { UNKNOWN.to_owned() } else { text.to_owned() };
-    let since = ago(node.since_ms, now_ms);
+    let since = match node.since_ms {
+        0 => String::new(),
+        at => format!(" for {}", span(Duration::from_millis(now_ms.saturating_sub(at)))),
+    };
+    let heard = match node.last_ms {
+        0 => "never heard".to_owned(),
+        at => format!("heard {}", ago(at, now_ms)),
+    };
+    let tint = match state_tint(node.state) {
+        Tint::Good => Tint::Bold,
+        other => other,
+    };
     let mut lines = vec![
-        (format!("{} · {} since {since} · last heard {}", node.name, state(node.state), ago(node.last_ms, now_ms)), {
-            match state_tint(node.state) {
-                Tint::Good => Tint::Bold,
-                other => other,
-            }
-        }),
+        (format!("{} · {}{since} · {heard}", node.name, state(node.state)), tint),
         (ledger(node), Tint::Figure),
         (
             format!(
                 " idle {} · CPU {} % · today {}{} · {}",
                 power(node.idle_uw, node.quality),
                 cpu(node.cpu_milli),
-                energy(Some(node.today_uj), node.quality),
+                super::today(node, node.quality),
                 gap(node.gap_today_ms),
                 counted(node.workloads as usize, "workload"),
             ),
             Tint::Plain,
         ),
-        (
-            format!(
-                " {} · {} · {} · {}",
-                or_unknown(&machine.cpu_model),
-                counted(machine.cpus as usize, "CPU"),
-                counted(machine.sockets as usize, "socket"),
-                or_unknown(&machine.architecture),
-            ),
-            Tint::Plain,
-        ),
-        (
-            format!(
-                " agent {} · usage by {} · idle energy {} · at {}",
-                or_unknown(&node.agent_version),
-                or_unknown(&machine.usage_method),
-                or_unknown(&machine.idle_policy),
-                or_unknown(&node.address),
-            ),
-            Tint::Plain,
-        ),
     ];
+    if let Some(machine) = &node.machine {
+        let cpus = counted(machine.cpus as usize, "CPU");
+        let sockets = counted(machine.sockets as usize, "socket");
+        let (model, architecture) = (or_unknown(&machine.cpu_model), or_unknown(&machine.architecture));
+        lines.push((format!(" {model} · {cpus} · {sockets} · {architecture}"), Tint::Plain));
+    }
+    let machine = node.machine.clone().unwrap_or_default();
+    lines.push((
+        format!(
+            " agent {} · usage by {} · idle energy {} · at {}",
+            or_unknown(&node.agent_version),
+            or_unknown(&machine.usage_method),
+            or_unknown(&machine.idle_policy),
+            or_unknown(&node.address),
+        ),
+        Tint::Plain,
+    ));
     if !node.trouble.is_empty() {
         lines.push((format!(" trouble: {}", node.trouble), Tint::Bad));
     }
@@ -163,7 +167,7 @@ fn head(node: &v1::Node, now_ms: u64) -> Vec<(String, Tint)> {
 fn gap(ms: u64) -> String {
     match ms {
         0 => String::new(),
-        ms => format!(" ({} of it unknown)", span(std::time::Duration::from_millis(ms))),
+        ms => format!(" ({} of it unknown)", span(Duration::from_millis(ms))),
     }
 }
 

@@ -3,7 +3,7 @@
 use ebbtide_proto::v1;
 use serde::{Serialize, Serializer};
 
-use super::{counted, state_tint, sum, worst};
+use super::{counted, state_tint, sum, today, worst};
 use crate::cli::args::NodesArgs;
 use crate::cli::connect::Fleet;
 use crate::cli::failure::{Exit, Failure};
@@ -70,7 +70,7 @@ impl Answer for Nodes {
                 Cell::tinted(power(n.power_uw, n.quality), Tint::Figure),
                 power(n.idle_uw, n.quality).into(),
                 cpu(n.cpu_milli).into(),
-                energy(Some(n.today_uj), n.quality).into(),
+                today(n, n.quality).into(),
                 ago(n.last_ms, *now_ms).into(),
                 n.workloads.to_string().into(),
                 machine.cpus.to_string().into(),
@@ -83,14 +83,15 @@ impl Answer for Nodes {
         if nodes.len() > 1 {
             let known = || nodes.iter().filter(|n| n.power_uw.is_some());
             let quality = worst(known().map(|n| n.quality));
-            let today = sum(nodes.iter().map(|n| Some(n.today_uj)));
+            let heard = || nodes.iter().filter(|n| n.last_ms > 0);
+            let today = sum(heard().map(|n| Some(n.today_uj)));
             table.row([
                 Cell::tinted(counted(nodes.len(), "node"), Tint::Bold),
                 "".into(),
                 Cell::tinted(power(sum(nodes.iter().map(|n| n.power_uw)), quality), Tint::Figure),
                 power(sum(nodes.iter().map(|n| n.idle_uw)), quality).into(),
                 cpu(sum(nodes.iter().map(|n| n.cpu_milli))).into(),
-                energy(today, worst(nodes.iter().map(|n| n.quality))).into(),
+                energy(today, worst(heard().map(|n| n.quality))).into(),
             ]);
         }
         table.render(output.look)

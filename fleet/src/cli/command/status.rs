@@ -65,6 +65,7 @@ pub(super) fn micros(us: u64) -> String {
         1..1000 => format!("{us} µs"),
         1000..10_000 => format!("{}.{} ms", us / 1000, us % 1000 / 100),
         10_000..1_000_000 => format!("{} ms", us / 1000),
+        1_000_000..10_000_000 => format!("{}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
         _ => span(Duration::from_micros(us)),
     }
 }

@@ -1,5 +1,7 @@
 //! `watch`: one line per update.
 
+use std::collections::BTreeMap;
+
 use ebbtide_proto::v1;
 
 use crate::cli::args::{Format, WatchArgs};
@@ -17,7 +19,7 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &WatchArgs, output: &Output
         );
     }
     let mut updates = fleet.watch(request(args.interval.ms(), args.by.map(|by| by.wire()), args.limit)?).await?;
-    let mut told = 0u64;
+    let (mut told, mut states) = (0u64, States::default());
     if output.format == Some(Format::Csv) && !write_on(&Sheet::new(HEADS).text())? {
         return Ok(Exit::Ok);
     }
@@ -33,7 +35,7 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &WatchArgs, output: &Output
         let text = match output.format {
             Some(Format::Json) => json(&Record(&update), false)?,
             Some(Format::Csv) => row(&update),
-            _ => line(&update, told == 0, output),
+            _ => line(&update, &states.news(&update, told == 0), output),
         };
         told += 1;
         if !write_on(&text)? || told == args.count {
@@ -49,31 +51,46 @@ pub(super) fn request(every_ms: u64, by: Option<v1::GroupBy>, limit: u32) -> Res
     Ok(v1::WatchRequest { interval_ms, workloads: by.unwrap_or_default().into(), limit })
 }
 
-/// An update in one line; of the nodes those that are not as they should be.
-fn line(update: &v1::WatchResponse, first: bool, output: &Output) -> String {
+/// What is known of the states of nodes, so that only changes are told.
+#[derive(Default)]
+struct States(BTreeMap<String, i32>);
+
+impl States {
+    /// What has changed; of the first update only what is wrong.
+    fn news(&mut self, update: &v1::WatchResponse, first: bool) -> Vec<String> {
+        use v1::NodeState::{Refused, Stale};
+        let mut news = Vec::new();
+        for node in &update.nodes {
+            let before = self.0.insert(node.name.clone(), node.state);
+            let wrong = [Refused, Stale].map(i32::from).contains(&node.state);
+            if if first { wrong } else { before != Some(node.state) } {
+                news.push(format!("{} {}", node.name, state(node.state)));
+            }
+        }
+        for name in &update.removed {
+            self.0.remove(name);
+            news.push(format!("{name} removed"));
+        }
+        /// As many as fit into a line that somebody still reads.
+        const MOST: usize = 5;
+        let more = news.len().saturating_sub(MOST);
+        news.truncate(MOST);
+        news.extend((more > 0).then(|| format!("{more} more")));
+        news
+    }
+}
+
+/// An update in one line.
+fn line(update: &v1::WatchResponse, news: &[String], output: &Output) -> String {
     let totals = update.totals.clone().unwrap_or_default();
     let mut parts = vec![
         clock(update.now_ms, &output.zone),
         power(totals.power_uw, totals.quality),
         format!("idle {}", power(totals.idle_uw, totals.quality)),
-        format!("today {}", energy(Some(totals.today_uj), totals.quality)),
+        format!("today {}", energy((totals.nodes > 0).then_some(totals.today_uj), totals.quality)),
         format!("{}/{} live", totals.live, totals.nodes),
     ];
-    // the first update has all nodes: of those only what is wrong is news
-    let live = i32::from(v1::NodeState::Live);
-    let news = update.nodes.iter().filter(|n| n.state != live || (!first && !n.trouble.is_empty()));
-    let mut news: Vec<_> = news.map(|n| format!("{} {}", n.name, state(n.state))).collect();
-    news.extend(update.removed.iter().map(|name| format!("{name} removed")));
-    /// As many as fit into a line that somebody still reads.
-    const MOST: usize = 5;
-    let more = news.len().saturating_sub(MOST);
-    news.truncate(MOST);
-    if more > 0 {
-        news.push(format!("{more} more"));
-    }
-    if !news.is_empty() {
-        parts.push(news.join(", "));
-    }
+    parts.extend((!news.is_empty()).then(|| news.join(", ")));
     printable(&parts.join(" · ")) + "\n"
 }
 

@@ -7,7 +7,7 @@ use ebbtide_proto::v1;
 
 use super::seen::Seen;
 use super::view::{Sort, View};
-use crate::cli::command::{state_tint, workloads};
+use crate::cli::command::{counted, state_tint, today, workloads};
 use crate::cli::failure::printable;
 use crate::cli::figure::{UNKNOWN, ago, clock, count, cpu, energy, power};
 use crate::cli::record::{quality, state};
@@ -43,7 +43,7 @@ pub(super) fn head(seen: &Seen, view: &View) -> [(String, String); 3] {
     let mut states = vec![format!("{} live", t.live)];
     states.extend((t.stale > 0).then(|| format!("{} stale", t.stale)));
     states.extend((t.troubled > 0).then(|| format!("{} troubled", t.troubled)));
-    let nodes = super::super::counted(t.nodes as usize, "node");
+    let nodes = counted(t.nodes as usize, "node");
     let nodes = if told { format!("{nodes}, {}", states.join(", ")) } else { "waiting".to_owned() };
     let title = format!("ebbtide · {} · {nodes} · every {}", view.address, crate::cli::figure::span(view.every));
     let part = |c: &Component| {
@@ -55,8 +55,8 @@ pub(super) fn head(seen: &Seen, view: &View) -> [(String, String); 3] {
     if !parts.is_empty() {
         sum.push_str(&format!(" = {}", parts.join(" + ")));
     }
-    let today = if told { energy(Some(t.today_uj), quality_now) } else { UNKNOWN.to_owned() };
-    let workloads = super::super::counted(t.workloads as usize, "workload");
+    let today = energy((t.nodes > 0).then_some(t.today_uj), quality_now);
+    let workloads = counted(t.workloads as usize, "workload");
     let mut third = vec![format!("idle {}", power(t.idle_uw, quality_now)), workloads];
     third.extend(Some(quality(quality_now)).filter(|q| !q.is_empty()));
     [
@@ -115,24 +115,24 @@ pub(super) fn table(seen: &Seen, view: &View) -> Table {
 }
 
 fn nodes(seen: &Seen, view: &View) -> Table {
-    let key = |n: &v1::Node| (n.power_uw, n.idle_uw, n.cpu_milli);
+    fn key(n: &v1::Node) -> Key<'_> {
+        Key { name: &n.name, power: n.power_uw, idle: n.idle_uw, cpu: n.cpu_milli }
+    }
     let mut nodes: Vec<_> =
         seen.nodes.values().filter(|n| view.wants(&[&n.name, &state(n.state), &n.trouble])).collect();
-    nodes.sort_by(|a, b| {
-        let of = |n: &'_ v1::Node| key(n);
-        let (a_key, b_key) = (of(a), of(b));
-        let key = |name, (power, idle, cpu)| Key { name, power, idle, cpu };
-        key(a.name.as_str(), a_key).order(&key(b.name.as_str(), b_key), view)
-    });
-    let mut table = Table::new(&[
+    nodes.sort_by(|a, b| key(a).order(&key(b), view));
+    let mut columns = vec![
         Column::text("NODE").grows(),
         Column::text("STATE"),
         Column::figure("W").least(9),
         Column::figure("W idle").least(9).may_go(2),
         Column::figure("CPU %").least(6).may_go(3),
         Column::figure("TODAY").least(10).may_go(4),
-        Column::text("TROUBLE").may_go(1),
-    ]);
+    ];
+    if nodes.iter().any(|n| !trouble(n, seen.now_ms).is_empty()) {
+        columns.push(Column::text("TROUBLE").may_go(1));
+    }
+    let mut table = Table::new(&columns);
     for n in nodes {
         let quality = seen.quality(n.quality);
         table.row([
@@ -141,7 +141,7 @@ fn nodes(seen: &Seen, view: &View) -> Table {
             Cell::tinted(power(n.power_uw, quality), Tint::Figure),
             power(n.idle_uw, quality).into(),
             cpu(n.cpu_milli).into(),
-            energy(Some(n.today_uj), quality).into(),
+            today(n, quality).into(),
             trouble(n, seen.now_ms).into(),
         ]);
     }
@@ -176,11 +176,10 @@ fn of_workloads(seen: &Seen, view: &View) -> Table {
     }
     let places: Vec<_> = seen.workloads.iter().map(|w| (w, workloads::place(w))).collect();
     let mut rows: Vec<_> = places.iter().filter(|(w, place)| view.wants(&[workloads::name(w), place])).collect();
-    rows.sort_by(|(a, _), (b, _)| {
-        let key = |w: &'_ v1::WorkloadPower| (w.power_uw, w.idle_uw, w.cpu_milli);
-        let of = |name, (power, idle, cpu)| Key { name, power, idle, cpu };
-        of(workloads::name(a), key(a)).order(&of(workloads::name(b), key(b)), view)
-    });
+    fn key(w: &v1::WorkloadPower) -> Key<'_> {
+        Key { name: workloads::name(w), power: w.power_uw, idle: w.idle_uw, cpu: w.cpu_milli }
+    }
+    rows.sort_by(|(a, _), (b, _)| key(a).order(&key(b), view));
     for (w, place) in rows {
         let quality = seen.quality(w.quality);
         table.row([
@@ -214,7 +213,10 @@ pub(super) fn paper(seen: &Seen, view: &View, look: Look, most: usize) -> String
         out.push_str(&format!("{} more\n", count(more as u64)));
     }
     if table.is_empty() {
-        out.push_str("nothing draws power that is known of\n");
+        out.push_str(match view.by {
+            None => "no node has joined yet: ebbtide token create --node NAME\n",
+            Some(_) => "nothing of this kind draws power that is known of\n",
+        });
     }
     out
 }
