@@ -85,6 +85,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
             "source::SourceKind",
             "source::ZoneKind",
             "source::discover::Role",
+            "stream::figures",
             "tasks",
             "usage::table::TaskClass",
         ],
@@ -92,12 +93,12 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     (
         "stream",
-        &["clock::Moment", "snapshot", "source::Zone", "source::discover::Role"],
+        &["clock", "host", "snapshot", "source::Zone", "source::discover::Role", "tasks"],
         "reads snapshots and tells the fleet; of the sampler it knows nothing else",
     ),
     (
         "config",
-        &["attribution::IdlePolicy", "host", "source::SourceKind", "usage::Choice"],
+        &["attribution::IdlePolicy", "host", "source::SourceKind", "stream::batch", "usage::Choice"],
         "what the operator may say, and in which words",
     ),
     ("cli", &["config", "host"], "flags are settings"),
