@@ -30,11 +30,20 @@ impl Backoff {
 
     /// Nanoseconds to wait after a connection that ended like this.
     pub(super) fn next(&mut self, code: Option<Code>) -> u64 {
+        use Code as C;
         let (first, longest) = match code {
-            None | Some(Code::Ok | Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted) => {
-                NETWORK
-            }
-            Some(_) => REFUSED,
+            Some(
+                C::Unauthenticated
+                | C::PermissionDenied
+                | C::AlreadyExists
+                | C::FailedPrecondition
+                | C::ResourceExhausted
+                | C::InvalidArgument
+                | C::OutOfRange
+                | C::NotFound
+                | C::Unimplemented,
+            ) => REFUSED,
+            _ => NETWORK,
         };
         let most = first.saturating_mul(1 << self.tries.min(20)).min(longest);
         self.tries = self.tries.saturating_add(1);

@@ -99,8 +99,8 @@ impl Session {
                 let rises = curve.load_uw.len() == 11 && curve.load_uw.is_sorted();
                 if !rises {
                     self.result(id, Err("a power curve has 11 figures that don't fall".to_owned()));
-                } else if !self.options.takes_curve || self.applying.len() >= MOST_AT_ONCE {
-                    self.result(id, Err("this node doesn't take a power curve: it has sensors".to_owned()));
+                } else if self.applying.len() >= MOST_AT_ONCE {
+                    self.result(id, Err("too many directives at once".to_owned()));
                 } else {
                     self.applying.push(id);
                     self.commands.push(Command::Curve(id, curve));

@@ -53,7 +53,7 @@ pub struct Options {
     pub machine: v1::Machine,
     /// Version of the agent.
     pub version: String,
-    /// Whether the fleet may bring a power curve.
+    /// Whether it says that the fleet may bring a power curve.
     pub takes_curve: bool,
 }
 

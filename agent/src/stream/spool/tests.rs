@@ -265,7 +265,7 @@ impl World {
         let memory: u64 = self.spool.segments.iter().filter(|s| s.in_memory).map(|s| s.bytes).sum();
         // the newest segment is let grow
         assert!(disk <= SMALL.bytes + SMALL.segment + 300 && memory <= SMALL.memory + SMALL.segment + 300);
-        assert_eq!(memory, self.spool.memory.0.iter().map(|(_, file)| file.len() as u64).sum::<u64>());
+        assert_eq!(memory, self.spool.memory.0.values().map(|file| file.len() as u64).sum::<u64>());
     }
 
     /// The disk is well and the fleet takes everything.
