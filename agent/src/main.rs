@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Top { settings, once, json } => command::top::run(*settings, once, json),
         Command::Check { settings, json } => command::check::run(*settings, json),
         Command::Zones { settings, json } => command::zones::run(*settings, json),
+        Command::Join { settings, token } => command::join::run(&settings, token),
         Command::TwinPlay { scenario, out, seed, speed, duration } => {
             command::twin::play(&scenario, &out, seed, speed, duration)
         }

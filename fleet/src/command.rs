@@ -115,16 +115,14 @@ fn export(what: &Export) -> anyhow::Result<ExitCode> {
     let until_ms = what.until.map_or(now_ms, ms);
     let from_ms = what.since.map_or(until_ms.saturating_sub(86_400_000), ms);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match store::export(&what.data, from_ms, until_ms, what.node.as_deref(), &mut out).and_then(|rows| {
-        out.flush()?;
-        Ok(rows)
-    }) {
+    match store::export(&what.data, from_ms, until_ms, what.node.as_deref(), &mut out) {
         Ok(rows) => {
+            drop(out.flush());
             eprintln!("{rows} rows");
             Ok(ExitCode::SUCCESS)
         }
         // who reads has had enough
-        Err(store::StoreError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(store::StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error.into()),
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ebbtide_proto::identity::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::store;
+
 /// The file. All keys are optional; those that are left out have the values of `--dump-config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -140,6 +142,18 @@ impl Default for LimitsConfig {
 impl Default for Retention {
     fn default() -> Self {
         Self { raw_days: 2, ten_seconds_days: 14, minute_days: 90, hour_days: 5 * 366 }
+    }
+}
+
+impl From<Retention> for store::Retention {
+    fn from(days: Retention) -> Self {
+        let ms = |days: u32| u64::from(days) * 86_400_000;
+        Self {
+            raw_ms: ms(days.raw_days),
+            tens_ms: ms(days.ten_seconds_days),
+            minutes_ms: ms(days.minute_days),
+            hours_ms: ms(days.hour_days),
+        }
     }
 }
 

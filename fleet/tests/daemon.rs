@@ -84,10 +84,10 @@ fn agents_that_make_no_sense_are_refused_with_a_reason_and_counted() {
     run(async {
         let daemon = Daemon::plain(|c| c.limits.nodes = 3).await;
         let year = 365 * 86_400_000;
-        let late = refused(&daemon, v1::Hello { now_ms: now_ms() - year, ..hello("late", 1) }).await;
+        let late = refused(&daemon, v1::Hello { now_ms: now_ms() - year - 60_000, ..hello("late", 1) }).await;
         assert_eq!(late.code(), Code::FailedPrecondition);
         assert!(late.message().contains("365 days behind") && late.message().contains("NTP"), "{late}");
-        let early = refused(&daemon, v1::Hello { now_ms: now_ms() + year, ..hello("late", 1) }).await;
+        let early = refused(&daemon, v1::Hello { now_ms: now_ms() + year + 60_000, ..hello("late", 1) }).await;
         assert!(early.message().contains("365 days ahead"), "{early}");
         let old = refused(&daemon, v1::Hello { protocol: 0, ..hello("late", 1) }).await;
         assert_eq!(old.code(), Code::FailedPrecondition);

@@ -27,8 +27,8 @@ pub struct Meter {
 impl Meter {
     const UNKNOWN: f32 = -1.0;
 
-    /// Takes the next value. Says by how much the counter grew, and over how long, if that can be known.
-    fn take(&mut self, at_ms: u64, value: u64) -> Option<(u64, u64)> {
+    /// Takes the next value. Says by how much the counter grew, if that can be known.
+    fn take(&mut self, at_ms: u64, value: u64) -> Option<u64> {
         let step = at_ms.saturating_sub(self.at_ms);
         let joined = self.at_ms > 0 && step > 0 && step <= LONGEST_STEP_MS && value >= self.last;
         let grown = value.wrapping_sub(self.last);
@@ -40,7 +40,7 @@ impl Meter {
         #[allow(clippy::cast_possible_truncation, reason = "a rate for people; seven digits are enough")]
         let rate = (grown as f64 * 1000.0 / step as f64) as f32;
         self.rate = rate;
-        Some((grown, step))
+        Some(grown)
     }
 
     /// By how much the counter grew from its last value to the end of a frame, as far as that can be known.
@@ -157,7 +157,7 @@ impl NodeLive {
                 continue;
             }
             for (value, &at_ms) in own.iter().zip(ticks) {
-                let Some((grown, _)) = series.meter.take(at_ms, *value) else { continue };
+                let Some(grown) = series.meter.take(at_ms, *value).filter(|_| counted) else { continue };
                 let day = at_ms / DAY_MS;
                 if day > self.day {
                     (self.day, self.today_uj, self.gap_today_ms) = (day, 0, 0);

@@ -80,7 +80,7 @@ impl Fleet {
             .mode(0o700)
             .create(data)
             .with_context(|| format!("can't make the folder {}; choose another with --data DIR", data.display()))?;
-        let store = Store::open(data, Options::default())?;
+        let store = Store::open(data, Options { retention: config.retention.into() })?;
         let staleness = Staleness {
             after_ms: config.limits.stale_after_s.saturating_mul(1000),
             ..Staleness::default()
@@ -213,7 +213,7 @@ pub async fn run(
     let pages = pages::router(Arc::clone(&fleet.answers), trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
-    tasks.spawn("seal", seal(Arc::clone(&fleet.answers), config.retention, stop.clone()));
+    tasks.spawn("seal", seal(Arc::clone(&fleet.answers), stop.clone()));
     for (sender, every) in senders {
         let answers = Arc::clone(&fleet.answers);
         tasks.spawn("remote write", remote_write(sender, every, answers, stop.clone()));
@@ -294,7 +294,7 @@ async fn listen(at: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Makes blocks of frames, and removes what is too old.
-async fn seal(answers: Arc<Answers>, retention: crate::config::Retention, stop: Shutdown) -> anyhow::Result<()> {
+async fn seal(answers: Arc<Answers>, stop: Shutdown) -> anyhow::Result<()> {
     let mut retained_ms = 0;
     let mut failing = false;
     loop {
@@ -306,9 +306,9 @@ async fn seal(answers: Arc<Answers>, retention: crate::config::Retention, stop: 
         let due = now_ms().saturating_sub(retained_ms) >= u64::try_from(RETAIN.as_millis()).unwrap_or(u64::MAX);
         let stopping = stop.clone();
         let done = tasks::blocking("seal", move || {
-            while work.store.seal(now_ms(), SEAL_NODES)?.nodes >= SEAL_NODES && !stopping.is_requested() {}
+            while work.store.seal(now_ms(), SEAL_NODES)?.more && !stopping.is_requested() {}
             if due {
-                work.store.retain(now_ms(), &retention)?;
+                work.store.retain(now_ms())?;
             }
             Ok::<_, crate::store::StoreError>(())
         });

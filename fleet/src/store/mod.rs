@@ -1,33 +1,163 @@
-//! stub
-#![allow(missing_docs, unused)]
-use ebbtide_proto::{frame::{Decoded, Decoder}, NodeId, v1};
-use std::path::Path;
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError { #[error("x {0}")] Output(std::io::Error), #[error("y")] Other }
-impl From<std::io::Error> for StoreError { fn from(e: std::io::Error) -> Self { Self::Output(e) } }
-#[derive(Default)] pub struct Options {}
-#[derive(Clone)] pub struct Store;
-pub struct Stream;
-#[derive(Debug)] pub struct Record(u64);
-impl Record { pub fn seq(&self) -> u64 { self.0 } }
-impl Stream { pub fn acked(&self) -> u64 { 0 } pub fn record(&mut self, d: &Decoder, x: &Decoded) -> Record { Record(x.seq) } }
-pub struct Committed { pub duplicates: u64 }
-pub struct Sealed { pub nodes: usize }
-#[derive(Default)] pub struct Stats { pub bytes: u64, pub unsealed_frames: u64, pub oldest_ms: u64 }
-#[derive(serde::Serialize)] pub struct Report;
-impl Report { pub fn is_clean(&self) -> bool { true } }
-impl std::fmt::Display for Report { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
-impl Store {
-    pub fn open(d: &Path, o: Options) -> Result<Self, StoreError> { Ok(Self) }
-    pub fn stream(&self, n: &NodeId, s: u64) -> Result<Stream, StoreError> { Ok(Stream) }
-    pub fn commit(&self, r: Vec<Record>) -> Result<Committed, StoreError> { Ok(Committed { duplicates: 0 }) }
-    pub fn seal(&self, now: u64, n: usize) -> Result<Sealed, StoreError> { Ok(Sealed { nodes: 0 }) }
-    pub fn seal_all(&self, now: u64) -> Result<Sealed, StoreError> { Ok(Sealed { nodes: 0 }) }
-    pub fn retain(&self, now: u64, r: &crate::config::Retention) -> Result<(), StoreError> { Ok(()) }
-    pub fn nodes(&self) -> Vec<NodeId> { vec![] }
-    pub fn energy(&self, q: &v1::QueryEnergyRequest, now: u64) -> Result<v1::QueryEnergyResponse, crate::query::QueryError> { Ok(Default::default()) }
-    pub fn stats(&self) -> Stats { Stats::default() }
+//! What the fleet keeps: SQLite files in one directory, and nothing else.
+//!
+//! `hot.db` has frames as they came, safe before they are acknowledged, and what their numbers stand for;
+//! `day/YYYY-MM-DD.db` has a UTC day in blocks and roll-ups, so that retention is an unlink. `commit` writes frames,
+//! `seal` moves them to days, `energy` reads both. `codec`, `names`, `samples`, `block`, `rollup` and `groups` are pure.
+//! Times are milliseconds since 1970 and come from outside; nothing here knows the network. (docs/adr/0009)
+
+pub mod block;
+pub mod codec;
+mod commit;
+mod day;
+mod energy;
+mod error;
+pub mod groups;
+mod hot;
+pub mod names;
+mod node;
+mod question;
+pub mod rollup;
+pub mod samples;
+mod seal;
+mod sql;
+mod stream;
+mod sums;
+pub mod tail;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::RandomState;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use ebbtide_proto::NodeId;
+use rustix::fs::{FlockOperation, flock};
+
+pub use commit::{Committed, Outcome};
+pub use error::StoreError;
+mod shim;
+pub use shim::*;
+pub use seal::Sealed;
+pub use stream::{Record, Stream};
+
+use day::Day;
+use hot::Hot;
+use node::Node;
+use seal::Sealer;
+use sql::Pool;
+
+/// How the store is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// For how long what is kept.
+    pub retention: Retention,
 }
-pub fn verify(d: &Path) -> Result<Report, StoreError> { Ok(Report) }
-pub fn backup(d: &Path, t: &Path) -> Result<Report, StoreError> { Ok(Report) }
-pub fn export(d: &Path, a: u64, b: u64, n: Option<&str>, o: &mut impl std::io::Write) -> Result<u64, StoreError> { Ok(0) }
+
+/// For how long each resolution is kept, in milliseconds. A coarser one is kept at least as long as a finer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Samples as they came.
+    pub raw_ms: u64,
+    /// Buckets of ten seconds.
+    pub tens_ms: u64,
+    /// Buckets of a minute.
+    pub minutes_ms: u64,
+    /// Buckets of an hour; then nothing.
+    pub hours_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60_000;
+        Self { raw_ms: 2 * DAY, tens_ms: 14 * DAY, minutes_ms: 90 * DAY, hours_ms: 5 * 365 * DAY }
+    }
+}
+
+/// The store of a fleet. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    options: Options,
+    hot: Mutex<Hot>,
+    hot_readers: Arc<Pool>,
+    days: Mutex<BTreeMap<Day, Arc<Pool>>>,
+    nodes: RwLock<Nodes>,
+    sealer: Mutex<Sealer>,
+    /// Nodes of which frames may be in days and in `hot.db` at once.
+    torn: Mutex<Vec<Arc<Node>>>,
+    /// Held for writing while frames turn into blocks, for reading while snapshots of both are begun.
+    fence: RwLock<()>,
+    fingerprints: RandomState,
+    counts: Counts,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct Nodes {
+    by_name: HashMap<NodeId, Arc<Node>>,
+    next: u32,
+}
+
+/// What was counted since the store was opened.
+#[derive(Debug, Default)]
+struct Counts {
+    duplicates: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, or makes one.
+    ///
+    /// # Errors
+    /// `Locked` if another process has it open; `Newer` if a later version wrote it.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, StoreError> {
+        let io = |what: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { what, path, source }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("make", dir))?;
+        let day = dir.join("day");
+        DirBuilder::new().recursive(true).mode(0o700).create(&day).map_err(io("make", &day))?;
+        let path = dir.join("LOCK");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = lock.map_err(io("open", &path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => StoreError::Locked { dir: dir.to_owned() },
+            error => StoreError::Io { what: "lock", path: path.clone(), source: error.into() },
+        })?;
+        let path = dir.join("hot.db");
+        let mut hot = Hot::open(&path)?;
+        let nodes = hot.load()?;
+        let inner = Inner {
+            dir: dir.to_owned(),
+            options,
+            hot: Mutex::new(hot),
+            hot_readers: Arc::new(Pool::new(path)),
+            days: Mutex::default(),
+            nodes: RwLock::new(nodes),
+            sealer: Mutex::new(Sealer::new()?),
+            torn: Mutex::default(),
+            fence: RwLock::new(()),
+            fingerprints: RandomState::new(),
+            counts: Counts::default(),
+            _lock: lock,
+        };
+        inner.find_torn()?;
+        inner.mend()?;
+        Ok(Self(Arc::new(inner)))
+    }
+}
+
+/// A lock is taken whether or not its last holder panicked: what it guards is changed in one go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

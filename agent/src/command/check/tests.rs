@@ -78,6 +78,15 @@ fn server() -> Facts {
         },
         cgroup: Some(CgroupVersion::V2),
         names: Names { readable: Some(true), wanted: true },
+        fleet: Some(Fleet {
+            address: "https://fleet.example:9884".into(),
+            certificate: Some(Certificate::Good {
+                until: "2027-11-30 12:00 UTC".into(),
+                ends_soon: false,
+                ended: false,
+            }),
+            reached: Ok(()),
+        }),
         state: State::Usable { folder: "/var/lib/ebbtide-agent".into(), exists: true, floors: 4, held: true },
         listen: Listen { port: Port::Agent, ..Listen::default() },
         clock: Clock { slept: Duration::ZERO, wall: 1_800_000_000, source: Some("tsc".into()) },

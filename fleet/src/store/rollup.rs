@@ -1,0 +1,192 @@
+//! What counters moved by in buckets of time, as bytes and back. Pure.
+
+use std::collections::HashMap;
+use std::io;
+
+use super::block::Summary;
+use super::codec::{Damaged, Planes, PlanesReader, Reader, Zip, put_column, put_varint, read_column};
+use super::samples::{Samples, Step};
+
+/// First byte of a body.
+const VERSION: u8 = 1;
+const MAX_PART: usize = 32 << 20;
+const MAX_SERIES: usize = 1 << 18;
+const MAX_BUCKETS: usize = 3600;
+const MAX_VALUES: usize = 16 << 20;
+
+/// Buckets of the same length, one after the other, of some series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rollup {
+    /// When the first bucket begins, in milliseconds since 1970.
+    pub start_ms: u64,
+    /// How long each is.
+    pub unit_ms: u64,
+    /// How many there are.
+    pub buckets: usize,
+    /// The series, by number.
+    pub columns: Vec<Buckets>,
+}
+
+/// The buckets of a series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buckets {
+    /// Its number.
+    pub series: u32,
+    /// How many samples went into them.
+    pub samples: u64,
+    /// What its counter moved by in each.
+    pub by: Vec<u64>,
+    /// For how much of each that is known, in milliseconds. More than the bucket's length where a step reaches back.
+    pub covered_ms: Vec<u64>,
+}
+
+impl Rollup {
+    /// Rolls up `samples`. Steps outside of the buckets are left out.
+    pub fn of(samples: &Samples, tick_steps: &[u32], start_ms: u64, unit_ms: u64, buckets: usize) -> Self {
+        let place = |at: &u64| {
+            let bucket = at.checked_sub(start_ms).map_or(u64::MAX, |since| since / unit_ms.max(1));
+            u32::try_from(bucket).ok().filter(|bucket| (*bucket as usize) < buckets).unwrap_or(u32::MAX)
+        };
+        let places: Vec<u32> = samples.ticks.iter().map(place).collect();
+        let mut columns = Vec::with_capacity(samples.columns.len());
+        for column in &samples.columns {
+            let mut to = Buckets {
+                series: column.series,
+                samples: column.values.len() as u64,
+                by: vec![0; buckets],
+                covered_ms: vec![0; buckets],
+            };
+            samples.steps(column, tick_steps, |tick, step| {
+                let Step::Known { by, ms } = step else { return };
+                let Some(place) = places.get(tick as usize) else { return };
+                if let (Some(sum), Some(covered)) =
+                    (to.by.get_mut(*place as usize), to.covered_ms.get_mut(*place as usize))
+                {
+                    *sum = sum.wrapping_add(by);
+                    *covered += ms;
+                }
+            });
+            columns.push(to);
+        }
+        Self { start_ms, unit_ms, buckets, columns }
+    }
+
+    /// Adds what `finer` has in this one's buckets.
+    pub fn add(&mut self, finer: &Self) {
+        let places: HashMap<u32, usize> =
+            self.columns.iter().enumerate().map(|(place, column)| (column.series, place)).collect();
+        let buckets: Vec<Option<usize>> = (0..finer.buckets as u64)
+            .map(|n| (finer.start_ms + n * finer.unit_ms).checked_sub(self.start_ms))
+            .map(|since| usize::try_from(since? / self.unit_ms.max(1)).ok().filter(|bucket| *bucket < self.buckets))
+            .collect();
+        for from in &finer.columns {
+            let place = places.get(&from.series).copied().unwrap_or(self.columns.len());
+            if place == self.columns.len() {
+                let zeros = vec![0; self.buckets];
+                self.columns.push(Buckets { series: from.series, samples: 0, by: zeros.clone(), covered_ms: zeros });
+            }
+            let Some(to) = self.columns.get_mut(place) else { continue };
+            to.samples += from.samples;
+            for ((bucket, by), covered) in buckets.iter().zip(&from.by).zip(&from.covered_ms) {
+                let Some(bucket) = bucket else { continue };
+                if let (Some(sum), Some(known)) = (to.by.get_mut(*bucket), to.covered_ms.get_mut(*bucket)) {
+                    *sum = sum.wrapping_add(*by);
+                    *known += covered;
+                }
+            }
+        }
+        self.columns.sort_unstable_by_key(|column| column.series);
+    }
+
+    /// What each series sums up to.
+    pub fn summaries(&self) -> Vec<Summary> {
+        let summary = |column: &Buckets| Summary {
+            series: column.series,
+            samples: column.samples,
+            sum: column.by.iter().fold(0, |sum, by| sum.wrapping_add(*by)),
+            covered_ms: column.covered_ms.iter().sum(),
+        };
+        self.columns.iter().map(summary).collect()
+    }
+
+    /// A body with these buckets; which series it has is in the head.
+    pub fn put_body(&self, planes: &mut Planes, zip: &mut Zip, to: &mut Vec<u8>) -> io::Result<()> {
+        let mut meta = vec![VERSION];
+        put_varint(&mut meta, self.start_ms);
+        put_varint(&mut meta, self.unit_ms);
+        put_varint(&mut meta, self.buckets as u64);
+        // most series are known at the same time
+        let mut known: HashMap<&[u64], usize> = HashMap::new();
+        let mut covered: Vec<&[u64]> = Vec::new();
+        let mut of = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            let next = covered.len();
+            let place = *known.entry(column.covered_ms.as_slice()).or_insert(next);
+            if place == next {
+                covered.push(&column.covered_ms);
+            }
+            of.push(place);
+        }
+        let mut residuals = Vec::new();
+        put_varint(&mut meta, covered.len() as u64);
+        covered.iter().for_each(|column| put_column(column, &mut residuals, &mut meta));
+        put_varint(&mut meta, self.columns.len() as u64);
+        planes.clear();
+        for (column, covered) in self.columns.iter().zip(of) {
+            put_varint(&mut meta, covered as u64);
+            planes.put(&column.by, &mut meta);
+        }
+        zip.put_section(&meta, to)?;
+        planes.finish(zip, to)
+    }
+
+    /// What [`Self::put_body`] wrote, as far as series are wanted; `head` says which those are.
+    pub fn read_body(
+        head: &[Summary],
+        bytes: &[u8],
+        zip: &mut Zip,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<Self, Damaged> {
+        let mut from = Reader::new(bytes);
+        let meta = zip.read_section(&mut from, MAX_PART)?;
+        let mut planes = PlanesReader::new(&mut from, zip, MAX_PART)?;
+        if !from.is_empty() {
+            return Err(Damaged("a roll-up goes on after its end"));
+        }
+        let mut meta = Reader::new(&meta);
+        if meta.byte()? != VERSION {
+            return Err(Damaged("a roll-up is of another version"));
+        }
+        let (start_ms, unit_ms) = (meta.varint()?, meta.varint()?);
+        let buckets = meta.count(MAX_BUCKETS)?;
+        let mut covered = Vec::new();
+        for _ in 0..meta.count(MAX_VALUES / buckets.max(1))? {
+            let mut column = Vec::with_capacity(buckets);
+            read_column(&mut meta, buckets, &mut column)?;
+            covered.push(column);
+        }
+        if meta.count(MAX_SERIES)? != head.len() {
+            return Err(Damaged("head and body have different series"));
+        }
+        let mut columns = Vec::new();
+        for summary in head {
+            let place = meta.count(covered.len())?;
+            if !wanted(summary.series) {
+                planes.skip(&mut meta, buckets)?;
+                continue;
+            }
+            if columns.len().saturating_mul(buckets) > MAX_VALUES {
+                return Err(Damaged("it has too many values"));
+            }
+            let mut by = Vec::with_capacity(buckets);
+            planes.read(&mut meta, buckets, &mut by)?;
+            let covered_ms = covered.get(place).ok_or(Damaged("a time is missing"))?.clone();
+            columns.push(Buckets { series: summary.series, samples: summary.samples, by, covered_ms });
+        }
+        if meta.is_empty() {
+            Ok(Self { start_ms, unit_ms, buckets, columns })
+        } else {
+            Err(Damaged("a roll-up goes on after its end"))
+        }
+    }
+}

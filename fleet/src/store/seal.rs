@@ -1,0 +1,442 @@
+//! Frames become blocks of days.
+//!
+//! A node's frames are sealed once it has told something of a later slot, or nothing for a while. Blocks, roll-ups,
+//! sums and the note which frames they are of are one transaction of a day's file; then `hot.db` is told, in one
+//! transaction as well; then frames are deleted. Whatever is cut short is done again from the same frames and the same
+//! last samples, comes to the same figures, and leaves out what the day already has.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use rusqlite::params;
+
+use super::day::{Day, DayWriter, HOUR_MS, Place, Press, SLOT_MS, all_sealed};
+use super::error::OnFile as _;
+use super::hot::{Gathered, gather, names_of, tail_of};
+use super::names::Names;
+use super::node::{FrameRef, Node, NodeState};
+use super::rollup::Rollup;
+use super::samples::Samples;
+use super::sql::Bits;
+use super::sums::{Sums, add_hour};
+use super::tail::Tail;
+use super::{Inner, Store, StoreError, lock};
+
+/// More frames than this of one node are sealed whether or not its slot is over.
+const MOST_FRAMES: usize = 2000;
+/// A node that tells nothing for this long, in milliseconds, is sealed.
+const QUIET_MS: u64 = 2 * 60_000;
+/// Frames that are deleted in one go: ingest waits that long.
+const DELETED_AT_ONCE: u64 = 5000;
+/// Days that stay open for writing.
+const OPEN_DAYS: usize = 2;
+
+/// What was sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// Nodes of which frames were sealed.
+    pub nodes: usize,
+    /// Those frames.
+    pub frames: u64,
+    /// Their values.
+    pub samples: u64,
+    /// Steps that could not be known.
+    pub gaps: u64,
+    /// Whether more nodes are ripe.
+    pub more: bool,
+}
+
+/// What sealing keeps from one time to the next.
+#[derive(Debug)]
+pub(super) struct Sealer {
+    press: Press,
+    days: BTreeMap<Day, DayWriter>,
+    /// Where to go on looking for nodes.
+    next: usize,
+}
+
+impl Sealer {
+    pub(super) fn new() -> Result<Self, StoreError> {
+        Ok(Self { press: Press::new()?, days: BTreeMap::new(), next: 0 })
+    }
+}
+
+/// A node's frames that are in days once those are committed.
+struct Done {
+    node: Arc<Node>,
+    frames: Vec<FrameRef>,
+    tail: Tail,
+    gaps: u64,
+    samples: u64,
+}
+
+impl Store {
+    /// Seals what is ripe of at most `max_nodes` nodes. Blocks; meant for a background thread, again and again, at
+    /// once while there is `more`.
+    ///
+    /// # Errors
+    /// If days or `hot.db` can't be read or written. Nothing is lost or counted twice; try again later.
+    pub fn seal(&self, now_ms: u64, max_nodes: usize) -> Result<Sealed, StoreError> {
+        let mut sealer = lock(&self.0.sealer);
+        let nodes = self.0.all_nodes();
+        let mut ripe = Vec::new();
+        let mut more = false;
+        let begin = sealer.next;
+        for n in 0..nodes.len() {
+            let at = (begin + n) % nodes.len();
+            let Some(node) = nodes.get(at) else { continue };
+            let frames = ripe_frames(&mut lock(&node.state), now_ms);
+            if frames.is_empty() {
+                continue;
+            }
+            if ripe.len() == max_nodes {
+                more = true;
+                sealer.next = at;
+                break;
+            }
+            ripe.push((Arc::clone(node), frames));
+        }
+        let mut sealed = self.0.seal_nodes(&mut sealer, ripe)?;
+        sealed.more |= more;
+        Ok(sealed)
+    }
+
+    /// Seals everything, ripe or not, and gives the disk back what frames took. Before an orderly end.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub fn seal_all(&self, _now_ms: u64) -> Result<Sealed, StoreError> {
+        /// Nodes in one transaction.
+        const AT_ONCE: usize = 256;
+        let mut sealer = lock(&self.0.sealer);
+        let mut total = Sealed::default();
+        loop {
+            let frames =
+                |node: &Arc<Node>| (Arc::clone(node), lock(&node.state).frames.iter().copied().collect::<Vec<_>>());
+            let all: Vec<_> =
+                self.0.all_nodes().iter().map(frames).filter(|(_, frames)| !frames.is_empty()).take(AT_ONCE).collect();
+            if all.is_empty() {
+                break;
+            }
+            let sealed = self.0.seal_nodes(&mut sealer, all)?;
+            total.nodes += sealed.nodes;
+            total.frames += sealed.frames;
+            total.samples += sealed.samples;
+            total.gaps += sealed.gaps;
+        }
+        sealer.days.clear();
+        let hot = lock(&self.0.hot);
+        hot.db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").on("shrink", &hot.path)?;
+        Ok(total)
+    }
+}
+
+/// The frames of a node that are to be sealed now.
+fn ripe_frames(state: &mut NodeState, now_ms: u64) -> Vec<FrameRef> {
+    let Some(newest) = state.frames.back().copied() else { return Vec::new() };
+    if state.looked.0 != newest.id {
+        state.looked = (newest.id, now_ms);
+    }
+    let quiet = now_ms.saturating_sub(state.looked.1) >= QUIET_MS;
+    let count = if quiet || state.frames.len() > MOST_FRAMES {
+        state.frames.len()
+    } else {
+        let slot = |frame: &FrameRef| frame.last_ms / SLOT_MS;
+        state.frames.iter().position(|frame| slot(frame) == slot(&newest)).unwrap_or(0)
+    };
+    state.frames.iter().take(count).copied().collect()
+}
+
+impl Inner {
+    pub(super) fn all_nodes(&self) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Arc<Node>> = nodes.by_name.values().map(Arc::clone).collect();
+        all.sort_unstable_by_key(|node| node.id);
+        all
+    }
+
+    fn seal_nodes(&self, sealer: &mut Sealer, nodes: Vec<(Arc<Node>, Vec<FrameRef>)>) -> Result<Sealed, StoreError> {
+        let result = self.seal_into_days(sealer, nodes);
+        if result.is_err() {
+            // undoes what is not committed
+            sealer.days.clear();
+        }
+        while sealer.days.len() > OPEN_DAYS {
+            sealer.days.pop_first();
+        }
+        let sealed = result?;
+        self.delete_sealed()?;
+        Ok(sealed)
+    }
+
+    fn seal_into_days(
+        &self,
+        sealer: &mut Sealer,
+        nodes: Vec<(Arc<Node>, Vec<FrameRef>)>,
+    ) -> Result<Sealed, StoreError> {
+        let epoch = lock(&self.hot).epoch;
+        let snapshot = self.hot_readers.snapshot()?;
+        let (db, path) = (snapshot.db()?, snapshot.path());
+        let mut sums: HashMap<Day, Sums> = HashMap::new();
+        let mut done = Vec::with_capacity(nodes.len());
+        let mut sealed = Sealed::default();
+        for (node, mut frames) in nodes {
+            let (names, mut tail) = (names_of(db, path, node.id)?, tail_of(db, path, node.id)?);
+            let gathered = gather(db, path, &frames)?;
+            sealed.more |= gathered.ends.len() < frames.len();
+            frames.truncate(gathered.ends.len());
+            let samples = gathered.samples.len() as u64;
+            let mut write = NodeSealing { inner: self, sealer, epoch, node: &node, names: &names, sums: &mut sums };
+            let gaps = write.seal(&frames, gathered, &mut tail)?;
+            sealed.nodes += 1;
+            sealed.frames += frames.len() as u64;
+            sealed.samples += samples;
+            sealed.gaps += gaps;
+            done.push(Done { node, frames, tail, gaps, samples });
+        }
+        for (day, sums) in &sums {
+            let Some(writer) = sealer.days.get(day) else { continue };
+            for (hour, sums) in sums {
+                let mut ordered: Vec<_> = sums.iter().collect();
+                ordered.sort_unstable_by_key(|(key, _)| *key);
+                ordered.into_iter().try_for_each(|(key, sum)| writer.merge_sum(*hour, key, sum))?;
+            }
+        }
+
+        drop(snapshot);
+        // who reads sees either the frames or the blocks
+        let _fence = self.fence.write().unwrap_or_else(PoisonError::into_inner);
+        sealer.days.values().try_for_each(DayWriter::commit)?;
+        self.tell_hot(&done).map(|()| sealed)
+    }
+
+    /// Notes in `hot.db` and in memory what is in days.
+    fn tell_hot(&self, done: &[Done]) -> Result<(), StoreError> {
+        let mut hot = lock(&self.hot);
+        let path = hot.path.clone();
+        let transaction = hot.db.transaction().on("write to", &path)?;
+        let write = || -> rusqlite::Result<()> {
+            let mut node = transaction.prepare_cached("UPDATE node SET sealed = ?2, tail = ?3 WHERE id = ?1")?;
+            let mut stream = transaction.prepare_cached("UPDATE stream SET acked = max(acked, ?2) WHERE id = ?1")?;
+            let mut fact = transaction.prepare_cached(
+                "INSERT INTO fact VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            )?;
+            for it in done {
+                let Some(last) = it.frames.last() else { continue };
+                let mut tail = Vec::new();
+                it.tail.put(&mut tail);
+                node.execute(params![it.node.id, Bits(last.id), tail])?;
+                for (number, seq) in last_by_stream(&it.frames) {
+                    stream.execute(params![number, Bits(seq)])?;
+                }
+            }
+            let sum = |of: fn(&Done) -> u64| Bits(done.iter().map(of).sum());
+            fact.execute(params!["gaps", sum(|it| it.gaps)])?;
+            fact.execute(params!["samples", sum(|it| it.samples)])?;
+            Ok(())
+        };
+        write().on("write to", &path)?;
+        transaction.commit().on("write to", &path)?;
+        for it in done {
+            let Some(last) = it.frames.last() else { continue };
+            let mut state = lock(&it.node.state);
+            state.sealed = last.id;
+            while state.frames.front().is_some_and(|frame| frame.id <= last.id) {
+                state.frames.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals nodes of which frames may be in days and in `hot.db` at once, since an earlier attempt was cut short.
+    pub(super) fn mend(&self) -> Result<(), StoreError> {
+        if lock(&self.torn).is_empty() {
+            return Ok(());
+        }
+        let mut sealer = lock(&self.sealer);
+        let torn = std::mem::take(&mut *lock(&self.torn));
+        let frames = |node: &Arc<Node>| (Arc::clone(node), lock(&node.state).frames.iter().copied().collect());
+        let result = self.seal_nodes(&mut sealer, torn.iter().map(frames).collect());
+        if result.is_err() {
+            *lock(&self.torn) = torn;
+        }
+        result.map(|_| ())
+    }
+
+    /// Finds nodes for [`Self::mend`] when the store is opened.
+    pub(super) fn find_torn(&self) -> Result<(), StoreError> {
+        let epoch = lock(&self.hot).epoch;
+        let mut sealed: HashMap<Day, HashMap<(String, u64), u64>> = HashMap::new();
+        for node in self.all_nodes() {
+            let state = lock(&node.state);
+            let spools: HashMap<u32, u64> = state.spools.iter().map(|spool| (spool.stream, spool.id)).collect();
+            let mut found = false;
+            for frame in state.frames.iter().filter(|frame| frame.last_ms > 0) {
+                for day in [Day::of(frame.first_ms), Day::of(frame.last_ms)] {
+                    let known = match sealed.entry(day) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert(all_sealed(&self.dir, day, epoch)?),
+                    };
+                    let spool = spools.get(&frame.stream).copied().unwrap_or(0);
+                    let seq = known.get(&(node.name.to_string(), spool));
+                    found |= seq.is_some_and(|seq| frame.seq <= *seq);
+                }
+                if found {
+                    break;
+                }
+            }
+            if found {
+                lock(&self.torn).push(Arc::clone(&node));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes frames that all are in days, from the front.
+    fn delete_sealed(&self) -> Result<(), StoreError> {
+        loop {
+            let mut hot = lock(&self.hot);
+            let oldest = |node: &Arc<Node>| lock(&node.state).frames.front().map(|frame| frame.id);
+            let keep = self.all_nodes().iter().filter_map(oldest).min().unwrap_or(hot.next_frame);
+            let until = keep.min(hot.first_frame.saturating_add(DELETED_AT_ONCE));
+            if until <= hot.first_frame {
+                return Ok(());
+            }
+            let path = hot.path.clone();
+            let transaction = hot.db.transaction().on("write to", &path)?;
+            for sql in ["DELETE FROM frame WHERE id < ?1", "DELETE FROM body WHERE id < ?1"] {
+                transaction
+                    .prepare_cached(sql)
+                    .and_then(|mut delete| delete.execute([Bits(until)]))
+                    .on("write to", &path)?;
+            }
+            transaction.commit().on("write to", &path)?;
+            hot.first_frame = until;
+        }
+    }
+}
+
+/// The last frame of each stream.
+fn last_by_stream(frames: &[FrameRef]) -> BTreeMap<u32, u64> {
+    frames.iter().map(|frame| (frame.stream, frame.seq)).collect()
+}
+
+/// What one node's frames are written with.
+struct NodeSealing<'a> {
+    inner: &'a Inner,
+    sealer: &'a mut Sealer,
+    epoch: i64,
+    node: &'a Node,
+    names: &'a Names,
+    sums: &'a mut HashMap<Day, Sums>,
+}
+
+impl NodeSealing<'_> {
+    /// Writes what `gathered` has of each day; `tail` goes on to its end. How many steps could not be known.
+    fn seal(&mut self, frames: &[FrameRef], gathered: Gathered, tail: &mut Tail) -> Result<u64, StoreError> {
+        let Gathered { mut samples, ends, .. } = gathered;
+        samples.open(|series| tail.before(series, self.names), |series| self.names.get(&series)?.from);
+        tail.advance(&samples);
+        let name = &{ self.node }.name;
+        let days: HashSet<Day> = samples.ticks.iter().map(|at| Day::of(*at)).collect();
+        let spools = self.spools();
+        let mut known: HashMap<Day, Vec<bool>> = HashMap::new();
+        for day in &days {
+            let sealed = self.writer(*day)?.sealed(name)?;
+            let is_in = |frame: &FrameRef| {
+                let spool = spools.get(&frame.stream);
+                spool.and_then(|spool| sealed.get(spool)).is_some_and(|seq| frame.seq <= *seq)
+            };
+            known.insert(*day, frames.iter().map(is_in).collect());
+        }
+        // cut by slot, and by whether the day has it already
+        let mut frame = 0;
+        let parts = samples.split(|tick, at| {
+            while ends.get(frame).is_some_and(|end| *end <= tick as usize) {
+                frame += 1;
+            }
+            let is_in = known.get(&Day::of(at)).and_then(|known| known.get(frame)).is_some_and(|is_in| *is_in);
+            (at / SLOT_MS, is_in)
+        });
+        let mut gaps = 0;
+        let mut hours: BTreeMap<(u64, u8), Rollup> = BTreeMap::new();
+        for ((slot, is_in), samples) in parts {
+            if !is_in {
+                gaps += self.put_slot(slot * SLOT_MS, samples, &mut hours)?;
+            }
+        }
+        for ((start, part), new) in hours {
+            let day = Day::of(start);
+            let hour = u32::try_from((start - day.start()) / HOUR_MS).unwrap_or(0);
+            let writer = self.sealer.days.get_mut(&day).ok_or(StoreError::Misused("a day is not open"))?;
+            let whole = writer.merge_minutes(name, Place { index: hour, part }, &new, &mut self.sealer.press)?;
+            add_hour(self.sums.entry(day).or_default(), hour, name, &new, &whole, self.names);
+        }
+        for day in days {
+            for (stream, seq) in last_by_stream(frames) {
+                if let Some(spool) = spools.get(&stream) {
+                    self.writer(day)?.set_sealed(name, *spool, seq)?;
+                }
+            }
+        }
+        Ok(gaps)
+    }
+
+    /// Writes the samples of one slot, and adds them to the hour's minutes.
+    fn put_slot(
+        &mut self,
+        start: u64,
+        samples: Samples,
+        hours: &mut BTreeMap<(u64, u8), Rollup>,
+    ) -> Result<u64, StoreError> {
+        let day = Day::of(start);
+        let index = u32::try_from((start - day.start()) / SLOT_MS).unwrap_or(0);
+        let hour = start / HOUR_MS * HOUR_MS;
+        let tick_steps = samples.tick_steps();
+        let mut gaps = 0;
+        for (part, samples) in [0, 1].into_iter().zip(self.parts(samples)) {
+            if samples.is_empty() {
+                continue;
+            }
+            self.writer(day)?;
+            let Sealer { press, days, .. } = &mut *self.sealer;
+            let writer = days.get_mut(&day).ok_or(StoreError::Misused("a day is not open"))?;
+            let place = Place { index, part };
+            let series = samples.columns.iter().map(|column| column.series);
+            writer.name(&self.node.name, series, self.names, press)?;
+            gaps += writer.put_raw(&self.node.name, place, &samples, &tick_steps, press)?;
+            let tens = Rollup::of(&samples, &tick_steps, start, 10_000, 60);
+            writer.put_tens(&self.node.name, place, &tens, press)?;
+            hours
+                .entry((hour, part))
+                .or_insert_with(|| Rollup { start_ms: hour, unit_ms: 60_000, buckets: 60, columns: Vec::new() })
+                .add(&tens);
+        }
+        Ok(gaps)
+    }
+
+    /// The node's own series and its workloads', each in the order of their numbers.
+    fn parts(&self, samples: Samples) -> [Samples; 2] {
+        let Samples { ticks, boots, columns } = samples;
+        let of_workload = |series| self.names.get(&series).is_some_and(|named| named.definition.workload.is_some());
+        let (mut theirs, mut own): (Vec<_>, Vec<_>) = columns.into_iter().partition(|it| of_workload(it.series));
+        own.sort_unstable_by_key(|column| column.series);
+        theirs.sort_unstable_by_key(|column| column.series);
+        let own = Samples { ticks: ticks.clone(), boots: boots.clone(), columns: own };
+        [own, Samples { ticks, boots, columns: theirs }]
+    }
+
+    fn writer(&mut self, day: Day) -> Result<&mut DayWriter, StoreError> {
+        if !self.sealer.days.contains_key(&day) {
+            self.sealer.days.insert(day, DayWriter::open(&self.inner.dir, day, self.epoch)?);
+        }
+        let writer = self.sealer.days.get_mut(&day).ok_or(StoreError::Misused("a day is not open"))?;
+        writer.begin()?;
+        Ok(writer)
+    }
+
+    fn spools(&self) -> HashMap<u32, u64> {
+        lock(&self.node.state).spools.iter().map(|spool| (spool.stream, spool.id)).collect()
+    }
+}

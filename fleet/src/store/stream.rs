@@ -1,0 +1,190 @@
+//! From a connection's numbers to the store's, and from frames to what is written of them.
+
+use std::sync::{Arc, PoisonError};
+
+use ebbtide_proto::frame::{Decoded, Decoder};
+use ebbtide_proto::{NodeId, v1};
+
+use super::hot::names_of;
+use super::names::Definition;
+use super::node::{Node, Spool};
+use super::samples::BodyWriter;
+use super::{Inner, Store, StoreError, lock};
+
+/// A connection of an agent, or whatever else tells frames of one spool in order.
+#[derive(Debug)]
+pub struct Stream {
+    store: Arc<Inner>,
+    node: Arc<Node>,
+    spool: u64,
+    /// By the connection's numbers: the store's, or 0.
+    numbers: Vec<u32>,
+    writer: BodyWriter,
+}
+
+/// A frame, ready to be written.
+#[derive(Debug)]
+pub struct Record {
+    pub(super) node: Arc<Node>,
+    pub(super) spool: u64,
+    pub(super) seq: u64,
+    pub(super) first_ms: u64,
+    pub(super) last_ms: u64,
+    pub(super) samples: usize,
+    pub(super) body: Vec<u8>,
+    pub(super) dropped: Option<v1::Dropped>,
+}
+
+impl Record {
+    /// Number within its spool.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Its first and last moment in milliseconds since 1970; zeros if it has none. Frames that claim to be from years
+    /// ago or ahead make day files of their own: who takes frames from a network should refuse them.
+    pub fn moments(&self) -> (u64, u64) {
+        (self.first_ms, self.last_ms)
+    }
+
+    /// How many values it has.
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+}
+
+impl Store {
+    /// Frames of this spool of this node will come.
+    ///
+    /// # Errors
+    /// If what is known of the node can't be read.
+    pub fn stream(&self, node: &NodeId, spool_id: u64) -> Result<Stream, StoreError> {
+        let node = self.0.node_or_new(node);
+        self.0.load_names(&node)?;
+        let known = lock(&node.state).spool(spool_id).is_some();
+        if !known {
+            // the writer gives numbers to streams; they are written with the first frame
+            let mut hot = lock(&self.0.hot);
+            let mut state = lock(&node.state);
+            if state.spool(spool_id).is_none() {
+                let stream = hot.next_stream;
+                hot.next_stream += 1;
+                state.spools.push(Spool { stream, id: spool_id, acked: 0, lost: 0, saved: false });
+            }
+        }
+        Ok(Stream {
+            store: Arc::clone(&self.0),
+            node,
+            spool: spool_id,
+            numbers: Vec::new(),
+            writer: BodyWriter::default(),
+        })
+    }
+}
+
+impl Inner {
+    fn node_or_new(&self, name: &NodeId) -> Arc<Node> {
+        if let Some(node) = self.nodes.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name) {
+            return Arc::clone(node);
+        }
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let next = nodes.next;
+        let node = nodes.by_name.entry(name.clone()).or_insert_with(|| Arc::new(Node::new(next, name.clone())));
+        let node = Arc::clone(node);
+        if node.id == next {
+            nodes.next += 1;
+        }
+        node
+    }
+
+    /// Sees to it that the node's series are in memory.
+    pub(super) fn load_names(&self, node: &Node) -> Result<(), StoreError> {
+        if lock(&node.state).is_loaded() {
+            return Ok(());
+        }
+        let snapshot = self.hot_readers.snapshot()?;
+        let names = names_of(snapshot.db()?, snapshot.path(), node.id)?;
+        let mut state = lock(&node.state);
+        if !state.is_loaded() {
+            state.load(&names, &self.fingerprints);
+        }
+        Ok(())
+    }
+}
+
+impl Stream {
+    /// The last frame that is safe, or 0: the next one should follow it.
+    pub fn acked(&self) -> u64 {
+        lock(&self.node.state).spool(self.spool).map_or(0, |spool| spool.acked)
+    }
+
+    /// What is to be written of a frame that `decoder` has just decoded. Every frame of the connection has to pass
+    /// here, also those that turn out to be duplicates.
+    pub fn record(&mut self, decoder: &Decoder, decoded: &Decoded) -> Record {
+        self.note(decoder, decoded);
+        let mut values = decoded.values.as_slice();
+        let mut columns = Vec::with_capacity(decoded.columns.len());
+        for column in &decoded.columns {
+            let Some((own, rest)) = values.split_at_checked(column.len as usize) else { break };
+            values = rest;
+            if let Some(&number) = self.numbers.get(column.series as usize).filter(|number| **number > 0) {
+                columns.push((number, column.first, own));
+            }
+        }
+        let mut body = Vec::with_capacity(64 + columns.len() * 12 + decoded.values.len());
+        let boot = decoded.boot.map(|boot| boot.as_u128());
+        self.writer.write(&decoded.ticks, boot, columns.into_iter(), &mut body);
+        Record {
+            node: Arc::clone(&self.node),
+            spool: self.spool,
+            seq: decoded.seq,
+            first_ms: decoded.ticks.first().copied().unwrap_or(0),
+            last_ms: decoded.ticks.last().copied().unwrap_or(0),
+            samples: decoded.values.len(),
+            body,
+            dropped: decoded.dropped.clone(),
+        }
+    }
+
+    /// Learns what the frame defines.
+    fn note(&mut self, decoder: &Decoder, decoded: &Decoded) {
+        for &number in &decoded.forgotten {
+            if let Some(known) = self.numbers.get_mut(number as usize) {
+                *known = 0;
+            }
+        }
+        let mut numbers = decoded.defined.clone();
+        if !decoded.described.is_empty() || !decoded.zones.is_empty() {
+            // series that were known are of something that is described anew
+            let anew = |number: &u32| {
+                self.numbers.get(*number as usize).is_some_and(|known| *known > 0)
+                    && decoder.series(*number).is_some_and(|key| {
+                        key.workload.as_ref().is_some_and(|id| decoded.described.iter().any(|it| it.id == *id))
+                            || key.zone.as_ref().is_some_and(|id| decoded.zones.iter().any(|it| it.id == *id))
+                    })
+            };
+            let known = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+            numbers.extend((0..known).filter(anew));
+        }
+        if numbers.is_empty() {
+            return;
+        }
+        let mut of = Vec::with_capacity(numbers.len());
+        let mut definitions = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let Some(key) = decoder.series(number) else { continue };
+            let (zone, workload) = decoder.described(number);
+            of.push(number as usize);
+            definitions.push(Definition { metric: key.metric, zone: zone.cloned(), workload: workload.cloned() });
+        }
+        let found = lock(&self.node.state).resolve(definitions, &self.store.fingerprints);
+        for (number, found) in of.into_iter().zip(found) {
+            if self.numbers.len() <= number {
+                self.numbers.resize(number + 1, 0);
+            }
+            if let Some(place) = self.numbers.get_mut(number) {
+                *place = found;
+            }
+        }
+    }
+}
