@@ -215,6 +215,9 @@ fn distrusted(target: &Target, error: &io::Error) -> Failure {
         Some(Error::AlertReceived(alert)) => {
             let failure = Failure::new(format!("{address} refused the connection ({alert:?})"));
             match alert {
+                AlertDescription::NoApplicationProtocol => {
+                    failure.next("is it the gRPC address (port 9884), not the dashboard's?")
+                }
                 AlertDescription::CertificateRequired | AlertDescription::UnknownCA => {
                     failure.next("show a certificate of its authority: --cert FILE --key FILE").exit(Exit::NotPermitted)
                 }

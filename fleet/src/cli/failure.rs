@@ -130,7 +130,7 @@ pub(super) fn refused(address: &str, status: &Status) -> Failure {
         Code::PermissionDenied => Failure::new(format!("{address} does not permit this: {said}"))
             .exit(Exit::NotPermitted)
             .next("see your role with `ebbtide status`; an admin makes others: ebbtide pki issue-operator"),
-        Code::NotFound => Failure::new(said),
+        Code::NotFound | Code::FailedPrecondition | Code::AlreadyExists => Failure::new(said),
         Code::InvalidArgument => Failure::usage(said),
         Code::ResourceExhausted => Failure::new(format!("{address} would have to read or send too much: {said}"))
             .next("ask for less: a shorter --since, a longer --step, --node, --search or --limit"),

@@ -6,6 +6,7 @@ mod errors;
 mod golden;
 mod made_up;
 mod pki;
+mod terminal;
 
 use std::fs;
 use std::path::{Path, PathBuf};

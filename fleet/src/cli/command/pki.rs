@@ -21,19 +21,23 @@ pub(in crate::cli) fn run(args: &PkiArgs, output: &Output) -> Result<Exit, Failu
     match &args.verb {
         PkiVerb::Init { folder, force, dry_run } => init(folder, *force, *dry_run, output),
         PkiVerb::IssueFleet { name, days, issue } => {
+            let authority = dir(&issue.folder)?;
             let next = |cert: &Path, key: &Path| {
-                format!(
-                    "next: ebbtide-fleet serve with tls.cert = {} and tls.key = {} (docs: ebbtide-fleet serve --help)",
-                    cert.display(),
-                    key.display()
-                )
+                vec![
+                    "next: in the file of `ebbtide-fleet serve --config FILE`:".to_owned(),
+                    "  [tls]".to_owned(),
+                    format!("  cert = {:?}", cert.display().to_string()),
+                    format!("  key = {:?}", key.display().to_string()),
+                    format!("  client-ca = {:?}", Authority::paths(&authority).0.display().to_string()),
+                    format!("  authority = {:?}  # to enrol nodes by join tokens", authority.display().to_string()),
+                ]
             };
             issue_one(&Identity::Fleet, "fleet", name, *days, issue, next, output)
         }
         PkiVerb::IssueNode { name, days, issue } => {
             let node = node_name(name)?;
             let next = |cert: &Path, key: &Path| {
-                format!("next: copy {}, {} and ca.pem to {name} for its agent", cert.display(), key.display())
+                vec![format!("next: copy {}, {} and ca.pem to {name} for its agent", cert.display(), key.display())]
             };
             issue_one(&Identity::Node(node.clone()), node.as_str(), &[], *days, issue, next, output)
         }
@@ -42,11 +46,11 @@ pub(in crate::cli) fn run(args: &PkiArgs, output: &Output) -> Result<Exit, Failu
             let role: Role = role.parse().map_err(|e: ebbtide_proto::IdError| Failure::usage(e.to_string()))?;
             let identity = Identity::Operator { role, name: who.clone() };
             let next = |cert: &Path, key: &Path| {
-                format!(
+                vec![format!(
                     "next, as {name}: ebbtide context set NAME --fleet https://HOST:9884 --ca ca.pem --cert {} --key {}",
                     cert.display(),
                     key.display()
-                )
+                )]
             };
             issue_one(&identity, who.as_str(), &[], *days, issue, next, output)
         }
@@ -91,7 +95,7 @@ fn issue_one(
     names: &[String],
     days: u32,
     issue: &Issue,
-    next: impl Fn(&Path, &Path) -> String,
+    next: impl Fn(&Path, &Path) -> Vec<String>,
     output: &Output,
 ) -> Result<Exit, Failure> {
     let dir = dir(&issue.folder)?;
@@ -126,7 +130,7 @@ fn issue_one(
     files::write(&written, issue.force)?;
     output.show(&Shown { certificates: vec![read(&cert, output)?] })?;
     output.note(&format!("wrote {} and {} (keep it secret)", cert.display(), key.display()));
-    output.note(&next(&cert, &key));
+    next(&cert, &key).iter().for_each(|line| output.note(line));
     Ok(Exit::Ok)
 }
 

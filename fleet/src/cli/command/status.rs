@@ -33,7 +33,8 @@ impl Status {
     fn lines(&self, output: &Output) -> Vec<(&'static str, String)> {
         let a = &self.answer;
         let refused: u64 = a.refusals.iter().map(|r| r.count).fold(0, u64::saturating_add);
-        let reasons: Vec<_> = a.refusals.iter().map(|r| format!("{} {}", count(r.count), r.reason)).collect();
+        let reasons: Vec<_> =
+            a.refusals.iter().filter(|r| r.count > 0).map(|r| format!("{} {}", count(r.count), r.reason)).collect();
         let refused =
             if reasons.is_empty() { "0".to_owned() } else { format!("{} ({})", count(refused), reasons.join(", ")) };
         let oldest = match a.oldest_ms {

@@ -313,6 +313,8 @@ fn of_store(status: &v1::GetStatusResponse) -> Vec<Finding> {
             text,
             "give the daemon a faster disk, or less to do (fewer nodes, longer intervals)",
         )
+    } else if status.commit_p99_us == 0 {
+        Finding::ok("ingest", format!("nothing to commit in the last minute, {} frames so far", count(status.frames)))
     } else {
         Finding::ok("ingest", format!("commits within {commit}, {} frames so far", count(status.frames)))
     });
