@@ -35,6 +35,8 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
     /// Values that were written.
     pub samples: u64,
+    /// Records that were duplicates.
+    pub duplicates: u64,
     /// Frames before these that never came.
     pub lost: u64,
 }
@@ -51,7 +53,8 @@ impl Store {
     ///
     /// # Errors
     /// If they can't be written, the disk being full, say: then none of them is, and all may be tried again.
-    pub fn commit(&self, records: &[Record]) -> Result<Committed, StoreError> {
+    pub fn commit(&self, records: impl AsRef<[Record]>) -> Result<Committed, StoreError> {
+        let records = records.as_ref();
         let mut committed = Committed { outcomes: Vec::with_capacity(records.len()), ..Committed::default() };
         let mut hot = lock(&self.0.hot);
         let path = hot.path.clone();
@@ -127,7 +130,8 @@ impl Store {
             lock(&record.node.state).frames.push_back(frame);
         }
         let count = |wanted: fn(&Outcome) -> bool| committed.outcomes.iter().filter(|it| wanted(it)).count() as u64;
-        self.0.counts.duplicates.fetch_add(count(|it| *it == Outcome::Duplicate), Relaxed);
+        committed.duplicates = count(|it| *it == Outcome::Duplicate);
+        self.0.counts.duplicates.fetch_add(committed.duplicates, Relaxed);
         self.0.counts.refused.fetch_add(count(|it| matches!(it, Outcome::Refused(_))), Relaxed);
         Ok(committed)
     }

@@ -266,7 +266,7 @@ impl Reading<'_> {
             let rollup = if raw {
                 let samples = read_body(body, &mut self.zip, wanted).within(path, place)?;
                 let start = day.start() + u64::from(slot) * SLOT_MS;
-                Rollup::of(&samples, &samples.tick_steps(), start, Unit::Second.ms(), 600)
+                Rollup::of(&samples, start, Unit::Second.ms(), 600).0
             } else {
                 let head = row.get_ref(1).and_then(|head| Ok(head.as_blob()?)).on("read", path)?;
                 let head = read_head(head).within(path, place)?;
@@ -305,7 +305,7 @@ impl Reading<'_> {
             samples.columns.retain(|column| slots.contains_key(&column.series));
             for (hour, samples) in samples.split(|_, at| at / HOUR_MS) {
                 let buckets = usize::try_from(HOUR_MS / unit).unwrap_or(0);
-                let rollup = Rollup::of(&samples, &samples.tick_steps(), hour * HOUR_MS, unit, buckets);
+                let (rollup, _) = Rollup::of(&samples, hour * HOUR_MS, unit, buckets);
                 answer.add(&slots, &rollup);
             }
         }

@@ -18,7 +18,7 @@ use super::names::Names;
 use super::node::{FrameRef, Node, NodeState};
 use super::rollup::Rollup;
 use super::samples::Samples;
-use super::sql::Bits;
+use super::sql::{Bits, shrink};
 use super::sums::{Sums, add_hour};
 use super::tail::Tail;
 use super::{Inner, Store, StoreError, lock};
@@ -127,7 +127,7 @@ impl Store {
         }
         sealer.days.clear();
         let hot = lock(&self.0.hot);
-        hot.db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").on("shrink", &hot.path)?;
+        shrink(&hot.db).on("shrink", &hot.path)?;
         Ok(total)
     }
 }
@@ -393,7 +393,6 @@ impl NodeSealing<'_> {
         let day = Day::of(start);
         let index = u32::try_from((start - day.start()) / SLOT_MS).unwrap_or(0);
         let hour = start / HOUR_MS * HOUR_MS;
-        let tick_steps = samples.tick_steps();
         let mut gaps = 0;
         for (part, samples) in [0, 1].into_iter().zip(self.parts(samples)) {
             if samples.is_empty() {
@@ -405,9 +404,10 @@ impl NodeSealing<'_> {
             let place = Place { index, part };
             let series = samples.columns.iter().map(|column| column.series);
             writer.name(&self.node.name, series, self.names, press)?;
-            gaps += writer.put_raw(&self.node.name, place, &samples, &tick_steps, press)?;
-            let tens = Rollup::of(&samples, &tick_steps, start, 10_000, 60);
-            writer.put_tens(&self.node.name, place, &tens, press)?;
+            // the slot's buckets are all of it, so that their sums are those of the samples
+            let (tens, unknown) = Rollup::of(&samples, start, 10_000, 60);
+            gaps += unknown;
+            writer.put_slot(&self.node.name, place, &samples, &tens, press)?;
             hours
                 .entry((hour, part))
                 .or_insert_with(|| Rollup { start_ms: hour, unit_ms: 60_000, buckets: 60, columns: Vec::new() })
