@@ -91,15 +91,9 @@ impl Store {
                 committed.outcomes.push(Outcome::Refused("its moments are beyond the calendar"));
                 continue;
             }
-            let frame = FrameRef {
-                id: next_frame,
-                stream: progress.stream,
-                seq: record.seq,
-                first_ms: record.first_ms,
-                last_ms: record.last_ms,
-            };
+            let frame = FrameRef::new(next_frame, progress.stream, record.first_ms, record.last_ms);
             next_frame += 1;
-            insert(&transaction, &frame, &record.body).on("write to", &path)?;
+            insert(&transaction, &frame, record).on("write to", &path)?;
             frames.push((record, frame));
             committed.samples += record.samples as u64;
             committed.outcomes.push(Outcome::Accepted);
@@ -127,7 +121,9 @@ impl Store {
             }
         }
         for (record, frame) in frames {
-            lock(&record.node.state).frames.push_back(frame);
+            let mut state = lock(&record.node.state);
+            state.frames.push_back(frame);
+            state.moved(&record.movement, record.boot, &mut lock(&self.0.recent));
         }
         let count = |wanted: fn(&Outcome) -> bool| committed.outcomes.iter().filter(|it| wanted(it)).count() as u64;
         committed.duplicates = count(|it| *it == Outcome::Duplicate);
@@ -166,14 +162,16 @@ fn save_spool(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Resul
     Ok(Some(Progress { acked: spool.acked, lost: 0, stream: spool.stream }))
 }
 
-fn insert(transaction: &Transaction<'_>, frame: &FrameRef, body: &[u8]) -> rusqlite::Result<()> {
+fn insert(transaction: &Transaction<'_>, frame: &FrameRef, record: &Record) -> rusqlite::Result<()> {
+    let id = Bits(frame.id);
+    let (seq, first_ms, last_ms) = (Bits(record.seq), Bits(record.first_ms), Bits(record.last_ms));
     transaction.prepare_cached("INSERT INTO frame VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        Bits(frame.id),
+        id,
         frame.stream,
-        Bits(frame.seq),
-        Bits(frame.first_ms),
-        Bits(frame.last_ms)
+        seq,
+        first_ms,
+        last_ms
     ])?;
-    transaction.prepare_cached("INSERT INTO body VALUES (?1, ?2)")?.execute(params![Bits(frame.id), body])?;
+    transaction.prepare_cached("INSERT INTO body VALUES (?1, ?2)")?.execute(params![id, record.body])?;
     Ok(())
 }
