@@ -94,7 +94,12 @@ impl Catalogue {
             "INSERT INTO token (id, hash, node, expires_ms, created_by) VALUES (?, ?, ?, ?, ?)",
             params![id, hash(&secret), node, sql(expires_ms), by],
         )?;
-        note(&change, now_ms, by, &format!("made join token {id} for {}", if node.is_empty() { "any node" } else { &node }))?;
+        note(
+            &change,
+            now_ms,
+            by,
+            &format!("made join token {id} for {}", if node.is_empty() { "any node" } else { &node }),
+        )?;
         change.commit()?;
         Ok(NewToken { token: format!("{id}.{secret}"), id, expires_ms })
     }
@@ -137,7 +142,10 @@ impl Catalogue {
             return Err(CatalogueError::Token("for another node"));
         }
         let signed = sign().map_err(CatalogueError::Invalid)?;
-        change.execute("UPDATE token SET used_by = ?, used_ms = ? WHERE id = ?", params![node.as_str(), sql(now_ms), id])?;
+        change.execute(
+            "UPDATE token SET used_by = ?, used_ms = ? WHERE id = ?",
+            params![node.as_str(), sql(now_ms), id],
+        )?;
         note(&change, now_ms, node.as_str(), &format!("joined with token {id}"))?;
         change.commit()?;
         Ok(signed)

@@ -86,7 +86,12 @@ fn settings(flags: &Serve) -> anyhow::Result<Config> {
 fn log_to_stderr(level: &str) {
     let filter = tracing_subscriber::EnvFilter::new(level);
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .with_target(false)
+        .init();
 }
 
 fn verify(folder: &Folder) -> anyhow::Result<ExitCode> {
@@ -122,7 +127,9 @@ fn export(what: &Export) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         // who reads has had enough
-        Err(store::StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(store::StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
         Err(error) => Err(error.into()),
     }
 }

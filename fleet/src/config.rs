@@ -194,7 +194,8 @@ impl Config {
     /// # Errors
     /// If it can't be read, or has a key or value that isn't known. Texts that may be secret are not repeated.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let config: Self = toml::from_str(&text).map_err(|e| {
             let line = e.span().map(|span| text.get(..span.start).unwrap_or("").lines().count().max(1));
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
@@ -265,7 +266,12 @@ mod tests {
     #[test]
     fn what_is_dumped_can_be_read() {
         let config = Config {
-            tls: Some(TlsFiles { cert: "a".into(), key: "b".into(), client_ca: "c".into(), authority: Some("d".into()) }),
+            tls: Some(TlsFiles {
+                cert: "a".into(),
+                key: "b".into(),
+                client_ca: "c".into(),
+                authority: Some("d".into()),
+            }),
             remote_write: vec![RemoteWrite {
                 url: "http://127.0.0.1:9090/api/v1/write".into(),
                 bearer_token_file: None,

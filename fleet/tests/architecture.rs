@@ -144,7 +144,8 @@ fn there_is_no_circle_but_that_of_store_and_query() {
 
 #[test]
 fn files_are_short_enough_to_read() {
-    let long: Vec<_> = code().into_iter().filter(|(.., code)| code.lines().count() > LONGEST).map(|(_, p, _)| p).collect();
+    let long: Vec<_> =
+        code().into_iter().filter(|(.., code)| code.lines().count() > LONGEST).map(|(_, p, _)| p).collect();
     assert!(long.is_empty(), "more than {LONGEST} lines: {long:?}");
 }
 

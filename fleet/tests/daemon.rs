@@ -35,7 +35,10 @@ fn what_is_sent_is_safe_then_acknowledged_and_seen() {
         let mut fleet = FleetClient::new(daemon.connect().await);
         let node = fleet.get_node(v1::GetNodeRequest { name: "edge1".into() }).await.unwrap().into_inner();
         let about = node.node.unwrap();
-        assert_eq!((about.state(), about.power_uw, about.today_uj), (v1::NodeState::Live, Some(20_000_000), 60_000_000));
+        assert_eq!(
+            (about.state(), about.power_uw, about.today_uj),
+            (v1::NodeState::Live, Some(20_000_000), 60_000_000)
+        );
         assert_eq!(about.quality(), v1::Quality::Measured);
         assert_eq!((node.workloads[0].name.as_str(), node.workloads[0].power_uw), ("shop", Some(10_000_000)));
         for (by, name, uj) in [
@@ -215,7 +218,8 @@ fn a_token_is_worth_one_certificate() {
         assert!(again.message().contains("used already"), "{again}");
 
         // the certificate is good for that node
-        let own = ebbtide_fleet::pki::tls::Credentials::from_pem("joined", &joined.certificate_pem, &key.serialize_pem());
+        let own =
+            ebbtide_fleet::pki::tls::Credentials::from_pem("joined", &joined.certificate_pem, &key.serialize_pem());
         let channel = daemon.connect_with(Some(own.unwrap())).await.unwrap();
         assert!(Agent::join(channel, hello("edge7", 1)).await.is_ok());
         let tokens = admin.list_tokens(v1::ListTokensRequest {}).await.unwrap().into_inner().tokens;

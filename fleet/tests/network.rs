@@ -111,7 +111,19 @@ impl World {
             let session = agent::Session::new(options(&name), seed + n as u64);
             let alarm = u64::MAX;
             let (starts, uj, first_uj, frames, dropped) = (0, 0, None, 0, 0);
-            world.nodes.push(Node { name, folder, limits, spool, session, starts, uj, first_uj, frames, dropped, alarm });
+            world.nodes.push(Node {
+                name,
+                folder,
+                limits,
+                spool,
+                session,
+                starts,
+                uj,
+                first_uj,
+                frames,
+                dropped,
+                alarm,
+            });
             world.after(world.nodes.len() as u64 * 100, What::Measure(n));
             let position = world.nodes[n].spool.position();
             world.event(n, Event::Spool(position));
@@ -433,7 +445,8 @@ fn batch(ticks: [u64; 2], values: [u64; 2]) -> Batch {
         counts: true,
     });
     let id = WorkloadId::new(WorkloadKind::Unit, "web.service").unwrap();
-    let key = |workload: Option<WorkloadId>| SeriesKey { metric: Metric::Energy, zone: Some(zone.id.clone()), workload };
+    let key =
+        |workload: Option<WorkloadId>| SeriesKey { metric: Metric::Energy, zone: Some(zone.id.clone()), workload };
     Batch {
         boot: boot(),
         ticks: ticks.to_vec(),
@@ -465,8 +478,7 @@ fn the_fleet_knows_what_the_agents_know() {
         // the longest pause between two tries is a minute
         world.run(200);
         let (nodes, workload) = world.totals();
-        let truth: BTreeMap<_, _> =
-            world.nodes.iter().map(|n| (n.name.clone(), n.uj - n.first_uj.unwrap())).collect();
+        let truth: BTreeMap<_, _> = world.nodes.iter().map(|n| (n.name.clone(), n.uj - n.first_uj.unwrap())).collect();
         assert_eq!(nodes, truth, "seed {seed}");
         assert_eq!(workload, truth.values().sum::<u64>(), "seed {seed}");
         for node in &world.nodes {

@@ -55,7 +55,8 @@ fn free_port() -> u16 {
 
 #[test]
 fn a_real_prometheus_has_what_the_page_says() {
-    let has_prometheus = Command::new("prometheus").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let has_prometheus =
+        Command::new("prometheus").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if has_prometheus.is_err() {
         assert!(std::env::var_os("EBBTIDE_REQUIRE_PROMETHEUS").is_none(), "prometheus is required and not installed");
         eprintln!("skipped: prometheus is not installed (apt-get install prometheus)");

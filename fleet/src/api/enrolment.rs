@@ -76,7 +76,8 @@ impl Enrolment for EnrolmentService {
                 authority.sign_request(&request.csr_der, &identity, NODE_DAYS, now_ms).map_err(|e| e.to_string())
             })
         });
-        let joined = joined.await.ok_or_else(|| Status::internal("the certificate could not be made; the log says why"))?;
+        let joined =
+            joined.await.ok_or_else(|| Status::internal("the certificate could not be made; the log says why"))?;
         match joined {
             Ok(signed) => Ok(Response::new(v1::JoinResponse {
                 certificate_pem: signed.chain_pem,
@@ -97,7 +98,8 @@ impl Enrolment for EnrolmentService {
         let caller = self.trust.allow(&request, Role::Admin)?;
         let fingerprint = self.authority()?.fingerprint();
         let request = request.into_inner();
-        let made = self.catalogue.create_token(&request.node, request.ttl_ms, &caller.name, now_ms()).map_err(status)?;
+        let made =
+            self.catalogue.create_token(&request.node, request.ttl_ms, &caller.name, now_ms()).map_err(status)?;
         Ok(Response::new(v1::CreateTokenResponse {
             token: format!("{}.{fingerprint}", made.token),
             id: made.id,

@@ -123,11 +123,7 @@ impl Counters {
 #[allow(clippy::expect_used, reason = "made of digits")]
 fn workload(number: u32, n: u32) -> Arc<WorkloadInfo> {
     let uid = format!("{number:08x}-{n:04x}-4000-8000-{:012x}", u64::from(number) * 7919 + u64::from(n));
-    let (kind, name) = if n < 8 {
-        (WorkloadKind::Namespace, format!("team-{n}"))
-    } else {
-        (WorkloadKind::Pod, uid)
-    };
+    let (kind, name) = if n < 8 { (WorkloadKind::Namespace, format!("team-{n}")) } else { (WorkloadKind::Pod, uid) };
     let mut labels = vec![(Arc::from("namespace"), Arc::from(format!("team-{}", n % 8)))];
     if kind == WorkloadKind::Pod {
         labels.push((Arc::from("pod"), Arc::from(format!("service-{n}-{:05x}-{:05x}", number % 0xfffff, n * 31))));

@@ -130,16 +130,13 @@ pub fn page(live: &Live, counts: &Counts, store: StoreFigures, now_ms: u64) -> S
             let Some(about) = &zone.zone else { continue };
             let counts = if about.counts { "true" } else { "false" };
             let quality = quality(about.quality());
-            let labels = [
-                ("node", node.name.as_str()),
-                ("zone", about.name.as_str()),
-                ("counts", counts),
-                ("quality", quality),
-            ];
+            let labels =
+                [("node", node.name.as_str()), ("zone", about.name.as_str()), ("counts", counts), ("quality", quality)];
             page.sample(NODE_ENERGY.name, &labels, Energy::from_uj(zone.energy_uj).as_joules_exact());
         }
     }
-    for (metric, figure) in [(NODE_POWER, (|n| n.power_uw) as fn(&v1::Node) -> Option<u64>), (NODE_IDLE, |n| n.idle_uw)] {
+    for (metric, figure) in [(NODE_POWER, (|n| n.power_uw) as fn(&v1::Node) -> Option<u64>), (NODE_IDLE, |n| n.idle_uw)]
+    {
         page.head(metric);
         for node in shown() {
             if let Some(uw) = figure(node) {
@@ -166,10 +163,9 @@ pub fn page(live: &Live, counts: &Counts, store: StoreFigures, now_ms: u64) -> S
         let value = Energy::from_uj(*uj).as_joules_exact();
         page.sample(NAMESPACE_ENERGY.name, &[("namespace", namespace)], value);
     }
-    for (metric, label, by, most) in [
-        (NAMESPACE_POWER, "namespace", v1::GroupBy::Namespace, usize::MAX),
-        (APP_POWER, "app", v1::GroupBy::App, 100),
-    ] {
+    for (metric, label, by, most) in
+        [(NAMESPACE_POWER, "namespace", v1::GroupBy::Namespace, usize::MAX), (APP_POWER, "app", v1::GroupBy::App, 100)]
+    {
         page.head(metric);
         for group in live.workloads(by, "", "", now_ms).iter().take(most) {
             if let Some(uw) = group.power_uw {

@@ -241,10 +241,8 @@ impl Sender {
     }
 
     async fn send(&self, body: Bytes) -> Result<(), RemoteWriteError> {
-        let unreachable = |e: &dyn std::fmt::Display| RemoteWriteError::Unreachable {
-            url: self.url.clone(),
-            text: e.to_string(),
-        };
+        let unreachable =
+            |e: &dyn std::fmt::Display| RemoteWriteError::Unreachable { url: self.url.clone(), text: e.to_string() };
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = self.uri.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| unreachable(&e))?;
@@ -262,10 +260,8 @@ impl Sender {
     where
         S: hyper::rt::Read + hyper::rt::Write + Unpin,
     {
-        let unreachable = |e: &dyn std::fmt::Display| RemoteWriteError::Unreachable {
-            url: self.url.clone(),
-            text: e.to_string(),
-        };
+        let unreachable =
+            |e: &dyn std::fmt::Display| RemoteWriteError::Unreachable { url: self.url.clone(), text: e.to_string() };
         let (mut sender, connection) = http1::handshake(io).await.map_err(|e| unreachable(&e))?;
         let authority = self.uri.authority().map(ToString::to_string).unwrap_or_default();
         let path = self.uri.path_and_query().map_or("/", |p| p.as_str());

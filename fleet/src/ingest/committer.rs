@@ -59,7 +59,8 @@ impl Committer {
     /// Starts it.
     pub fn start(store: Store, counts: Arc<Counts>) -> std::io::Result<(Self, Submitter)> {
         let (send, receive) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || run(&store, &counts, receive))?;
+        let thread =
+            std::thread::Builder::new().name("committer".into()).spawn(move || run(&store, &counts, receive))?;
         Ok((Self { thread }, Submitter(send)))
     }
 

@@ -374,3 +374,6 @@ impl Series {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,14 +81,13 @@ impl Fleet {
             .create(data)
             .with_context(|| format!("can't make the folder {}; choose another with --data DIR", data.display()))?;
         let store = Store::open(data, Options { retention: config.retention.into() })?;
-        let staleness = Staleness {
-            after_ms: config.limits.stale_after_s.saturating_mul(1000),
-            ..Staleness::default()
-        };
+        let staleness =
+            Staleness { after_ms: config.limits.stale_after_s.saturating_mul(1000), ..Staleness::default() };
         let live = Arc::new(Live::new(staleness));
         remember(&live, &store, now_ms);
         let counts = Arc::new(Counts::default());
-        let (committer, submitter) = Committer::start(store.clone(), Arc::clone(&counts)).context("can't start a thread")?;
+        let (committer, submitter) =
+            Committer::start(store.clone(), Arc::clone(&counts)).context("can't start a thread")?;
         let answers = Arc::new(Answers {
             live: Arc::clone(&live),
             store: store.clone(),
@@ -100,7 +99,11 @@ impl Fleet {
         });
         let limits = Limits {
             nodes: config.limits.nodes,
-            frame: frame::Limits { series: config.limits.series, names: config.limits.series, ..frame::Limits::default() },
+            frame: frame::Limits {
+                series: config.limits.series,
+                names: config.limits.series,
+                ..frame::Limits::default()
+            },
             message_bytes: config.limits.message_bytes,
             skew_ms: config.limits.clock_skew_s.saturating_mul(1000),
             frame_ms: config.limits.frame_ms,

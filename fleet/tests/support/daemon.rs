@@ -50,7 +50,8 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let pki = folder.path().join("pki");
         let authority = Authority::init(&pki, false, now_ms()).unwrap();
-        let issued = authority.issue(&"ebbtide://fleet".parse().unwrap(), &["127.0.0.1".to_owned()], 1, now_ms()).unwrap();
+        let issued =
+            authority.issue(&"ebbtide://fleet".parse().unwrap(), &["127.0.0.1".to_owned()], 1, now_ms()).unwrap();
         let file = |name: &str, text: &str| -> PathBuf {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -91,7 +92,11 @@ impl Daemon {
     }
 
     /// A connection as `identity`, with a certificate of `authority` (its own if none is given).
-    pub async fn connect_as(&self, identity: &str, authority: Option<&Authority>) -> Result<Channel, tonic::transport::Error> {
+    pub async fn connect_as(
+        &self,
+        identity: &str,
+        authority: Option<&Authority>,
+    ) -> Result<Channel, tonic::transport::Error> {
         let own = self.authority.as_ref().expect("an encrypted daemon");
         let issued = authority.unwrap_or(own).issue(&identity.parse().unwrap(), &[], 1, now_ms()).unwrap();
         let credentials = Credentials::from_pem("test", &issued.certificate_pem, &issued.key_pem).unwrap();
@@ -159,7 +164,9 @@ impl Agent {
         send.send(v1::AgentMessage { kind: Some(v1::agent_message::Kind::Hello(hello)) }).await.unwrap();
         let mut answers = TelemetryClient::new(channel).stream(ReceiverStream::new(receive)).await?.into_inner();
         match answers.message().await?.and_then(|m| m.kind) {
-            Some(v1::fleet_message::Kind::Welcome(welcome)) => Ok(Self { send, answers, welcome, encoder: Encoder::new() }),
+            Some(v1::fleet_message::Kind::Welcome(welcome)) => {
+                Ok(Self { send, answers, welcome, encoder: Encoder::new() })
+            }
             other => panic!("{other:?} instead of a welcome"),
         }
     }
@@ -210,7 +217,8 @@ pub fn batch(seq: u64, ticks: &[u64], uj: &[u64]) -> Batch {
         counts: true,
     });
     let id = WorkloadId::new(WorkloadKind::Namespace, "shop").unwrap();
-    let key = |workload: Option<WorkloadId>| SeriesKey { metric: Metric::Energy, zone: Some(zone.id.clone()), workload };
+    let key =
+        |workload: Option<WorkloadId>| SeriesKey { metric: Metric::Energy, zone: Some(zone.id.clone()), workload };
     let len = u32::try_from(ticks.len()).unwrap();
     Batch {
         seq,
