@@ -1,15 +1,20 @@
 //! The daemon's commands.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::CommandFactory as _;
+use ebbtide_proto::NodeId;
 use ebbtide_runtime::clock;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Backup, Bench, Cli, Command, Export, Folder, Serve};
 use crate::config::{Config, ConfigError};
+use crate::serve::control::{self, Request};
+use crate::store::Store;
 use crate::{bench, serve, store};
 
 /// Runs a command.
@@ -101,16 +106,24 @@ fn verify(folder: &Folder) -> anyhow::Result<ExitCode> {
     if folder.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        println!("{report}");
+        for detail in &report.details {
+            println!("{detail}");
+        }
+        let (files, frames, blocks) = (report.files, report.frames, report.blocks);
+        let verdict = if report.is_clean() { "whole".to_owned() } else { format!("{} problems", report.problems) };
+        println!("{files} files, {frames} frames, {blocks} blocks with {} values: {verdict}", report.samples);
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
 fn backup(what: &Backup) -> anyhow::Result<ExitCode> {
+    let to = std::path::absolute(&what.to)?;
     let bar = spinner("copying the store");
-    let copied = store::backup(&what.data, &what.to)?;
+    let mut told = Vec::new();
+    let outcome = on_store(&what.data, &Request::Backup(to), &mut told);
     bar.finish_and_clear();
-    println!("{copied}");
+    outcome?;
+    std::io::stdout().write_all(&told)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,19 +132,32 @@ fn export(what: &Export) -> anyhow::Result<ExitCode> {
     let ms = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
     let until_ms = what.until.map_or(now_ms, ms);
     let from_ms = what.since.map_or(until_ms.saturating_sub(86_400_000), ms);
+    let node = what.node.as_deref().map(NodeId::new).transpose()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match store::export(&what.data, from_ms, until_ms, what.node.as_deref(), &mut out) {
-        Ok(rows) => {
-            drop(out.flush());
-            eprintln!("{rows} rows");
-            Ok(ExitCode::SUCCESS)
-        }
+    match on_store(&what.data, &Request::Export { from_ms, until_ms, node }, &mut out) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
         // who reads has had enough
-        Err(store::StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does it here, or asks the daemon that has the store open.
+fn on_store(folder: &Path, request: &Request, to: &mut dyn std::io::Write) -> anyhow::Result<()> {
+    anyhow::ensure!(folder.join("hot.db").exists(), "there is no store in {}; give its folder with --data", folder.display());
+    match Store::open(folder, store::Options::default()) {
+        Ok(store) => request.run(&store, to),
+        Err(store::StoreError::Locked { .. }) => control::ask(folder, request, to)
+            .with_context(|| format!("asking the daemon that has {} open", folder.display())),
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(io)
 }
 
 fn spinner(text: &'static str) -> indicatif::ProgressBar {

@@ -1,8 +1,10 @@
 //! `ebbtide-fleet serve`: puts the parts together, opens the ports, and ends everything in order.
 //!
-//! `connection` is what a gRPC connection is before anything is read of it, `pages` the HTTP side.
+//! `connection` is what a gRPC connection is before anything is read of it, `pages` the HTTP side, `control` what
+//! commands on the same machine ask of a daemon that runs.
 
 mod connection;
+pub mod control;
 mod pages;
 
 pub use connection::Connection;
@@ -216,6 +218,7 @@ pub async fn run(
     let pages = pages::router(Arc::clone(&fleet.answers), trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
+    tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));
     tasks.spawn("seal", seal(Arc::clone(&fleet.answers), stop.clone()));
     for (sender, every) in senders {
         let answers = Arc::clone(&fleet.answers);
