@@ -38,9 +38,7 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use commit::{Committed, Outcome};
 pub use error::StoreError;
-mod shim;
 pub use seal::Sealed;
-pub use shim::*;
 pub use stream::{Record, Stream};
 
 use day::Day;
