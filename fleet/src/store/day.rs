@@ -21,14 +21,14 @@ use super::error::{InFile as _, OnFile as _, StoreError};
 use super::names::{Names, put_chunk, read_chunk};
 use super::rollup::Rollup;
 use super::samples::Samples;
-use super::sql::{Bits, checksum, open_for_reading, open_for_writing};
+use super::sql::{Bits, checksum, open_for_reading, open_for_writing, shrink, sync_dir};
 use super::sums::{Sum, SumKey};
 
 /// Length of a slot of `raw` and `tens`.
 pub(super) const SLOT_MS: u64 = 10 * 60_000;
 /// Length of a row of `minutes` and `sums`.
 pub(super) const HOUR_MS: u64 = 60 * 60_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
+pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// The version of the file, and the most that this program reads.
 const VERSION: i64 = 1;
@@ -177,8 +177,28 @@ impl DayWriter {
         let folder = dir.join("day");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).on("make", &folder)?;
         let path = day.path(dir);
-        let db = open_for_writing(&path, SETUP, SCHEMA, VERSION)?;
+        if !path.exists() {
+            // nobody sees a day without its tables
+            let new = path.with_extension("new");
+            for old in ["new", "new-wal", "new-shm"].map(|extension| path.with_extension(extension)) {
+                if old.exists() {
+                    std::fs::remove_file(&old).on("remove", &old)?;
+                }
+            }
+            drop(open_for_writing(&new, SETUP, SCHEMA, VERSION)?);
+            std::fs::rename(&new, &path).on("rename", &new)?;
+            sync_dir(&folder)?;
+        }
+        let db = open_for_writing(&path, "", SCHEMA, VERSION)?;
         Ok(Self { path, db, epoch, nodes: HashMap::new() })
+    }
+
+    /// Closes the file; what was committed is in it, not beside it.
+    pub(super) fn close(self) {
+        if let Err(error) = shrink(&self.db) {
+            // SQLite does it at the next opportunity
+            tracing::debug!(file = %self.path.display(), "can't fold its journal in: {error}");
+        }
     }
 
     pub(super) fn begin(&self) -> Result<(), StoreError> {

@@ -1,6 +1,5 @@
 //! Answers where energy went, from days and from frames.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use ebbtide_proto::NodeId;
@@ -17,8 +16,9 @@ use super::node::{FrameRef, Node};
 use super::question::{Answer, Question, Slots, Unit};
 use super::recent::{MINUTE_MS, Minutes};
 use super::rollup::Rollup;
-use super::sql::{Bits, Pool, Snapshot};
+use super::sql::{Bits, Snapshot};
 use super::sums::{KINDS, Sum};
+use super::view::View;
 use super::{Inner, Store, StoreError, lock};
 use crate::query::QueryError;
 
@@ -31,14 +31,6 @@ impl From<StoreError> for QueryError {
     }
 }
 
-/// The files as they were at one moment, and what was not in days then: sums if they are enough, else frames.
-struct View {
-    hot: Snapshot,
-    days: BTreeMap<Day, Snapshot>,
-    nodes: Vec<(Arc<Node>, Vec<FrameRef>)>,
-    recent: Vec<(String, Quality, Minutes)>,
-}
-
 impl Store {
     /// Energy over time. Reads files: ask on a thread that may block.
     ///
@@ -47,15 +39,24 @@ impl Store {
     /// can't be read.
     pub fn energy(&self, request: &v1::QueryEnergyRequest, now_ms: u64) -> Result<v1::QueryEnergyResponse, QueryError> {
         let question = Question::new(request, now_ms, &self.0.options.retention)?;
-        self.0.mend()?;
         let summed = question.node.is_none() && KINDS.contains(&question.by) && question.unit >= Unit::Minute;
-        let view = self.0.view(&question, summed)?;
+        let nodes = match &question.node {
+            // sums are enough, if they are of all nodes
+            _ if summed => {
+                self.0.all_nodes().iter().try_for_each(|node| self.0.load(node))?;
+                Vec::new()
+            }
+            None => self.0.all_nodes(),
+            Some(name) => vec![self.0.saved_node(name)?],
+        };
+        let recent = || if summed { lock(&self.0.recent).of(question.by) } else { Vec::new() };
+        let (view, recent) = self.0.view(question.from, question.until, nodes, recent)?;
         let mut answer = Answer::new(&question);
         let mut reading = Reading { question: &question, zip: Zip::new().map_err(StoreError::Compression)? };
         reading.affordable(&view)?;
         if summed {
             view.days.iter().try_for_each(|(day, file)| reading.sums(*day, file, &mut answer))?;
-            reading.recent(view.recent, &mut answer)?;
+            reading.recent(recent, &mut answer)?;
             answer.end_node();
         }
         for (node, frames) in &view.nodes {
@@ -70,49 +71,11 @@ impl Store {
 }
 
 impl Inner {
-    fn view(&self, question: &Question, summed: bool) -> Result<View, QueryError> {
-        let nodes = match &question.node {
-            _ if summed => {
-                self.all_nodes().iter().try_for_each(|node| self.load(node))?;
-                Vec::new()
-            }
-            None => self.all_nodes(),
-            Some(name) => {
-                let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-                let known = nodes.by_name.get(name).filter(|node| lock(&node.state).saved).map(Arc::clone);
-                vec![known.ok_or_else(|| QueryError::NotFound { what: "node", name: name.to_string() })?]
-            }
-        };
-        let _fence = self.fence.read().unwrap_or_else(PoisonError::into_inner);
-        let touches = |frame: &&FrameRef| frame.last_ms >= question.from;
-        let frames = |node: Arc<Node>| {
-            let state = lock(&node.state);
-            // steps are counted from what was before, so all frames are needed where one is
-            let any = state.frames.iter().any(|frame| touches(&frame));
-            let frames = if any { state.frames.iter().copied().collect() } else { Vec::new() };
-            drop(state);
-            (node, frames)
-        };
-        let nodes = nodes.into_iter().map(frames).collect();
-        let hot = self.hot_readers.snapshot()?;
-        let mut days = BTreeMap::new();
-        for day in Day::all(&self.dir)? {
-            if day >= Day::of(question.from) && day.start() < question.until {
-                days.insert(day, self.day(day).snapshot()?);
-            }
-        }
-        let recent = if summed { lock(&self.recent).of(question.by) } else { Vec::new() };
-        Ok(View { hot, days, nodes, recent })
-    }
-
-    /// Readers of a day.
-    pub(super) fn day(&self, day: Day) -> Arc<Pool> {
-        let mut days = lock(&self.days);
-        // what nobody asked for of late is closed
-        while days.len() > 40 {
-            days.pop_first();
-        }
-        Arc::clone(days.entry(day).or_insert_with(|| Arc::new(Pool::new(day.path(&self.dir)))))
+    /// A node that told something, at some time.
+    pub(super) fn saved_node(&self, name: &NodeId) -> Result<Arc<Node>, QueryError> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let known = nodes.by_name.get(name).filter(|node| lock(&node.state).saved).map(Arc::clone);
+        known.ok_or_else(|| QueryError::NotFound { what: "node", name: name.to_string() })
     }
 }
 

@@ -5,25 +5,31 @@
 //! `seal` moves them to days, `energy` reads both. `codec`, `names`, `samples`, `block`, `rollup` and `groups` are pure.
 //! Times are milliseconds since 1970 and come from outside; nothing here knows the network. (docs/adr/0009)
 
+mod backup;
 pub mod block;
 pub mod codec;
 mod commit;
 mod day;
 mod energy;
 mod error;
+mod export;
 pub mod groups;
 mod hot;
 pub mod names;
 mod node;
 mod question;
 mod recent;
+mod retain;
 pub mod rollup;
 pub mod samples;
 mod seal;
 mod sql;
+mod stats;
 mod stream;
 mod sums;
 pub mod tail;
+mod verify;
+mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -38,8 +44,12 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use commit::{Committed, Outcome};
 pub use error::StoreError;
+pub use export::{Export, ExportError, Resolution};
+pub use retain::Retained;
 pub use seal::Sealed;
+pub use stats::Stats;
 pub use stream::{Record, Stream};
+pub use verify::{Report, verify};
 
 use day::Day;
 use hot::Hot;
@@ -134,6 +144,7 @@ impl Store {
         })?;
         let path = dir.join("hot.db");
         let mut hot = Hot::open(&path)?;
+        sql::sync_dir(dir)?;
         let nodes = hot.load()?;
         let inner = Inner {
             dir: dir.to_owned(),

@@ -64,6 +64,13 @@ impl Sealer {
     pub(super) fn new() -> Result<Self, StoreError> {
         Ok(Self { press: Press::new()?, days: BTreeMap::new(), next: 0 })
     }
+
+    /// Closes a day, if it is open.
+    pub(super) fn close(&mut self, day: Day) {
+        if let Some(writer) = self.days.remove(&day) {
+            writer.close();
+        }
+    }
 }
 
 /// A node's frames that are in days once those are committed.
@@ -134,7 +141,7 @@ impl Store {
             total.samples += sealed.samples;
             total.gaps += sealed.gaps;
         }
-        sealer.days.clear();
+        std::mem::take(&mut sealer.days).into_values().for_each(DayWriter::close);
         let hot = lock(&self.0.hot);
         shrink(&hot.db).on("shrink", &hot.path)?;
         Ok(total)
@@ -171,8 +178,8 @@ impl Inner {
             // undoes what is not committed
             sealer.days.clear();
         }
-        while sealer.days.len() > OPEN_DAYS {
-            sealer.days.pop_first();
+        while let (Some(day), true) = (sealer.days.keys().next().copied(), sealer.days.len() > OPEN_DAYS) {
+            sealer.close(day);
         }
         let sealed = result?;
         self.delete_sealed()?;

@@ -142,3 +142,8 @@ pub(super) fn shrink(db: &Connection) -> rusqlite::Result<()> {
     drop(rows);
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
+
+/// Makes sure that the names of files in `dir` are on the disk.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).on("write to", dir)
+}

@@ -1,8 +1,11 @@
 //! Whatever nodes tell, and however it is kept, energy adds up.
 
+mod bench;
+mod crash;
 mod model;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use ebbtide_proto::frame::{Batch, Column, Decoded, Decoder, Encoder, Limits};
@@ -171,4 +174,134 @@ fn what_is_committed_is_told_before_and_after_sealing_and_over_a_restart() {
     }
     let error = store.energy(&QueryEnergyRequest { node: "b".into(), ..ask(GroupBy::Node, 1, 2, 0) }, end).unwrap_err();
     assert!(matches!(error, QueryError::NotFound { .. }));
+}
+
+/// One node with a series, for as many frames of ten minutes in minutes.
+fn some_hours(store: &Store, name: &str, frames: u64) {
+    let package = zone("package-0", ZoneKind::Package, true);
+    let mut connection = Connection::new(store, name, 1);
+    let mut records = Vec::new();
+    for seq in 1..=frames {
+        let ticks: Vec<u64> = (0..10).map(|n| START + ((seq - 1) * 10 + n) * 60_000).collect();
+        let values: Vec<u64> = ticks.iter().map(|at| (at - START) * 10).collect();
+        let mut batch = batch(seq, 1, ticks);
+        tell(&mut batch, &package, None, 0, &values);
+        records.push(connection.record(&batch));
+    }
+    store.commit(records).unwrap();
+}
+
+#[test]
+fn a_backup_is_the_store_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, copy) = (dir.path().join("data"), dir.path().join("copy"));
+    let store = Store::open(&data, Options::default()).unwrap();
+    some_hours(&store, "a", 30);
+    store.seal(START, 10).unwrap();
+    some_hours(&store, "b", 5);
+    let now = START + 20 * HOUR;
+    let request = ask(GroupBy::Node, START, now, 60_000);
+    let was = store.energy(&request, now).unwrap();
+    assert_eq!(was.groups.len(), 2);
+    let report = store.backup(&copy).unwrap();
+    assert!(report.is_clean() && report.frames > 0 && report.blocks > 0, "{report:?}");
+    assert!(store.backup(&copy).is_err());
+    some_hours(&store, "c", 5);
+    let copied = Store::open(&copy, Options::default()).unwrap();
+    assert_eq!(copied.energy(&request, now).unwrap(), was);
+    // a flipped bit is found
+    drop(copied);
+    let day = std::fs::read_dir(copy.join("day")).unwrap().next().unwrap().unwrap().path();
+    let db = rusqlite::Connection::open(day).unwrap();
+    let flip = "UPDATE raw SET body = cast(substr(body, 1, length(body) - 1) || x'ff' AS BLOB) WHERE id = 1";
+    assert_eq!(db.execute(flip, []).unwrap(), 1);
+    drop(db);
+    let report = verify(&copy).unwrap();
+    assert!(report.problems > 0 && report.details[0].contains("check sum"), "{report:?}");
+}
+
+const HOUR: u64 = 60 * 60_000;
+
+#[test]
+fn what_is_old_goes_and_energy_by_the_hour_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention { raw_ms: 24 * HOUR, tens_ms: 48 * HOUR, minutes_ms: 72 * HOUR, hours_ms: 240 * HOUR };
+    let store = Store::open(dir.path(), Options { retention }).unwrap();
+    some_hours(&store, "a", 300);
+    store.seal_all(START).unwrap();
+    let all = || ask(GroupBy::Node, START, START + 50 * HOUR, 6 * HOUR);
+    let total = BTreeMap::from([("a".to_owned(), 2999 * 600_000)]);
+    let table = |day: &str, what: &str| -> i64 {
+        let db = rusqlite::Connection::open(dir.path().join("day").join(format!("{day}.db"))).unwrap();
+        db.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
+    };
+    // the days end half an hour, 24.5 and 48.5 hours after the start, and later
+    for (hours, raw, tens, minutes) in
+        [(20, true, true, true), (26, false, true, true), (50, false, false, true), (74, false, false, false)]
+    {
+        let now = START + hours * HOUR;
+        store.retain(now).unwrap();
+        assert_eq!(store.retain(now).unwrap(), Retained::default());
+        assert_eq!(table("2023-11-14", "raw") > 0, raw, "{hours}");
+        assert_eq!(table("2023-11-14", "tens") > 0, tens, "{hours}");
+        assert_eq!(table("2023-11-14", "minutes WHERE body IS NOT NULL") > 0, minutes, "{hours}");
+        assert_eq!(table("2023-11-14", "sums WHERE body IS NOT NULL") > 0, minutes, "{hours}");
+        assert_eq!(totals(&store, &all(), now), total, "{hours}");
+        let one = QueryEnergyRequest { node: "a".into(), ..all() };
+        assert_eq!(totals(&store, &one, now), total, "{hours}");
+        assert!(verify(dir.path()).unwrap().is_clean());
+    }
+    let now = START + 241 * HOUR;
+    assert_eq!(store.retain(now).unwrap(), Retained { removed: 1, thinned: 3 });
+    assert_eq!(totals(&store, &all(), now), [("a".to_owned(), 2999 * 600_000 - 29 * 600_000)].into());
+}
+
+#[test]
+fn an_export_has_each_sample_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    some_hours(&store, "a", 12);
+    store.seal(START, 10).unwrap();
+    let mut export = Export { from_ms: START, until_ms: START + 90 * 60_000, node: None, resolution: Resolution::Raw };
+    let mut text = Vec::new();
+    assert_eq!(store.export(&export, &mut text).unwrap(), 90);
+    let text = String::from_utf8(text).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "time_ms,node,metric,zone,workload,value,covered_ms");
+    for (n, line) in (0u64..).zip(&lines[1..]) {
+        assert_eq!(*line, format!("{},a,energy_uj,rapl/package-0,,{},", START + n * 60_000, n * 600_000));
+    }
+    export.resolution = Resolution::Minute;
+    let mut text = Vec::new();
+    assert_eq!(store.export(&export, &mut text).unwrap(), 89);
+    assert!(String::from_utf8(text).unwrap().ends_with(",600000,60000\n"));
+    export.node = Some(node("nobody"));
+    assert!(matches!(store.export(&export, &mut Vec::new()), Err(ExportError::Query(_))));
+}
+
+#[test]
+fn a_node_with_ever_new_workloads_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let package = zone("package-0", ZoneKind::Package, true);
+    let mut connection = Connection::new(&store, "a", 1);
+    // 20 new workloads each ten minutes, each for an hour
+    for seq in 1..=300u64 {
+        let ticks: Vec<u64> = (0..10).map(|n| START + ((seq - 1) * 10 + n) * 60_000).collect();
+        let mut batch = batch(seq, 1, ticks.clone());
+        tell(&mut batch, &package, None, 0, &ticks);
+        for n in 20 * seq.saturating_sub(5)..20 * (seq + 1) {
+            tell(&mut batch, &package, Some(&workload(WorkloadKind::Unit, &format!("run-{n}.scope"), &[])), 0, &ticks);
+        }
+        let record = connection.record(&batch);
+        store.commit([record]).unwrap();
+        store.seal(START, 10).unwrap();
+    }
+    let series = store.stats().unwrap().series;
+    assert!((100..1000).contains(&series), "{series}");
+    assert!(verify(dir.path()).unwrap().is_clean());
+    let end = START + 3000 * 60_000;
+    let units = totals(&store, &QueryEnergyRequest { limit: 10_000, ..ask(GroupBy::Unit, START, end, 0) }, end);
+    assert_eq!(units.len(), 6020);
+    assert_eq!(units["run-3000.scope"], 59 * 60_000);
 }

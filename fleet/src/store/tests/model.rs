@@ -93,6 +93,8 @@ struct Machine {
     counters: [u64; SERIES],
     label: u8,
     told: Vec<Batch>,
+    /// Frames that never came.
+    lost: u64,
     /// By series: its last sample.
     last: HashMap<usize, (u64, u64, u128)>,
     /// Series, moment and energy of each step that is known.
@@ -145,6 +147,7 @@ impl Machine {
             counters: [1_000_000_000; SERIES],
             label: 0,
             told: Vec::new(),
+            lost: 0,
             last: HashMap::new(),
             steps: Vec::new(),
         }
@@ -200,6 +203,7 @@ impl Machine {
         let committed = store.commit(&[record]).unwrap();
         assert_eq!((committed.outcomes, committed.lost), (vec![Outcome::Accepted], told.lost));
         self.told.push(batch);
+        self.lost += told.lost;
     }
 }
 
@@ -247,6 +251,11 @@ fn check(store: &Store, machines: &[Machine], only: Option<usize>, by: GroupBy, 
     assert_eq!(found, want, "{by:?} of {only:?} each {step}");
 }
 
+fn sound(dir: &Path) {
+    let report = verify(dir).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+}
+
 fn run(events: &[Event]) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default();
@@ -267,10 +276,13 @@ fn run(events: &[Event]) {
                 assert!(committed.outcomes.iter().all(|it| *it == Outcome::Duplicate));
                 assert_eq!(machine.connection.stream.acked(), machine.seq);
             }
-            Event::Seal { all: true, .. } => drop(open.seal_all(START).unwrap()),
-            Event::Seal { all: false, later_ms } => {
+            Event::Seal { all, later_ms } => {
                 let now = machines.iter().map(|machine| machine.at).max().unwrap() + later_ms;
+                if *all {
+                    open.seal_all(now).unwrap();
+                }
                 while open.seal(now, 2).unwrap().more {}
+                sound(dir.path());
             }
             Event::Restart => {
                 let told: Vec<u64> = machines.iter().map(|machine| machine.connection.stream.acked()).collect();
@@ -279,12 +291,26 @@ fn run(events: &[Event]) {
                 // connections hold the store
                 let parts: Vec<_> = olds
                     .into_iter()
-                    .map(|m| (m.spool, m.seq, m.boot, m.at, m.counters, m.label, m.told, m.last, m.steps))
+                    .map(|m| (m.spool, m.seq, m.boot, m.at, m.counters, m.label, m.told, m.lost, m.last, m.steps))
                     .collect();
                 let open = Store::open(dir.path(), options.clone()).unwrap();
-                for (n, (spool, seq, boot, at, counters, label, told, last, steps)) in parts.into_iter().enumerate() {
+                for (n, (spool, seq, boot, at, counters, label, told, lost, last, steps)) in
+                    parts.into_iter().enumerate()
+                {
                     let connection = Connection::new(&open, NAMES[n], spool);
-                    machines.push(Machine { connection, spool, seq, boot, at, counters, label, told, last, steps });
+                    machines.push(Machine {
+                        connection,
+                        spool,
+                        seq,
+                        boot,
+                        at,
+                        counters,
+                        label,
+                        told,
+                        lost,
+                        last,
+                        steps,
+                    });
                 }
                 assert_eq!(told, machines.iter().map(|m| m.connection.stream.acked()).collect::<Vec<_>>());
                 store = Some(open);
@@ -297,6 +323,9 @@ fn run(events: &[Event]) {
         if sealed {
             open.seal_all(START).unwrap();
         }
+        sound(dir.path());
+        let lost = machines.iter().map(|machine| machine.lost).sum::<u64>();
+        assert_eq!(open.stats().unwrap().lost, lost);
         for by in KINDS {
             for step in steps {
                 check(open, &machines, None, by, step);
