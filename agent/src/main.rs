@@ -53,5 +53,7 @@ fn log_to_stderr(level: &config::LogFilter) {
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
         .with_target(false)
+        // telling that nobody reads stderr any more would be a panic
+        .log_internal_errors(false)
         .init();
 }

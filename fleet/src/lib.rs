@@ -10,6 +10,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod export;
+pub mod groups;
 pub mod ingest;
 pub mod live;
 pub mod pki;

@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("args", &[], "the command line"),
     ("bench", &["args", "config", "pki", "store"], "the daemon from outside"),
     ("command", &["args", "bench", "config", "serve", "store"], "the daemon's commands"),
-    ("cli", &["pki", "plot"], "operators' command line: of the daemon it knows only the wire"),
+    ("cli", &["pki"], "operators' command line: of the daemon it knows only the wire"),
     ("lib", &[], "only names the modules"),
 ];
 

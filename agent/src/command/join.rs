@@ -19,7 +19,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -106,9 +106,7 @@ async fn exchange(address: &FleetAddress, token: &Token, request: v1::JoinReques
     let tcp = TcpStream::connect((target.host.as_str(), target.port)).await.with_context(unreachable)?;
     let name = ServerName::try_from(target.host.clone()).context("the fleet's address is no host name")?;
     let tls = TlsConnector::from(Arc::new(pinned(token.fingerprint())?)).connect(name, tcp).await;
-    let tls = tls.with_context(|| {
-        format!("the fleet at {target} is not the one that the token is from, or not reachable by this name")
-    })?;
+    let tls = tls.map_err(|error| untrusted(&target, error))?;
     let channel = channel(&target, tls).await.with_context(unreachable)?;
     match EnrolmentClient::new(channel).join(request).await {
         Ok(response) => Ok(response.into_inner()),
@@ -124,6 +122,23 @@ async fn exchange(address: &FleetAddress, token: &Token, request: v1::JoinReques
                 code => bail!("the fleet at {target} could not give a certificate: {why} ({code:?})"),
             }
         }
+    }
+}
+
+/// Why there is no secure connection.
+fn untrusted(target: &Target, error: io::Error) -> anyhow::Error {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)) => anyhow::anyhow!(
+            "who answers at {target} is not the fleet that the token is from\n  none of its certificates has the fingerprint in the token; is the address right?"
+        ),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => anyhow::anyhow!(
+            "the fleet's certificate is not for the name {}\n  use a name that it is for in --fleet, or have one made with this name",
+            target.host
+        ),
+        _ => anyhow::Error::new(error).context(format!("can't make a secure connection to the fleet at {target}")),
     }
 }
 
@@ -147,10 +162,6 @@ struct Pinned {
     provider: Arc<CryptoProvider>,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("none of its certificates has the fingerprint in the token")]
-struct OtherAuthority;
-
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
         &self,
@@ -163,7 +174,7 @@ impl ServerCertVerifier for Pinned {
         let is_it = |c: &&CertificateDer<'_>| {
             ring::digest::digest(&ring::digest::SHA256, c.as_ref()).as_ref() == self.fingerprint
         };
-        let other = || rustls::Error::from(CertificateError::Other(OtherError(Arc::new(OtherAuthority))));
+        let other = || rustls::Error::from(CertificateError::ApplicationVerificationFailure);
         let authority = intermediates.iter().find(is_it).ok_or_else(other)?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;

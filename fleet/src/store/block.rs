@@ -194,22 +194,3 @@ fn read_patterns(from: &mut Reader<'_>, ticks: usize) -> Result<Vec<Pattern>, Da
     }
     Ok(patterns)
 }
-
-/// What the series of `samples` sum up to.
-pub fn summaries(samples: &Samples, tick_steps: &[u32]) -> (Vec<Summary>, u64) {
-    let mut gaps = 0;
-    let summary = |column: &Column| {
-        let (mut sum, mut covered_ms) = (0u64, 0u64);
-        samples.steps(column, tick_steps, |_, step| match step {
-            Step::Known { by, ms } => {
-                sum = sum.wrapping_add(by);
-                covered_ms += ms;
-            }
-            Step::Gap => gaps += 1,
-            Step::First => {}
-        });
-        Summary { series: column.series, samples: column.values.len() as u64, sum, covered_ms }
-    };
-    let all = samples.columns.iter().map(summary).collect();
-    (all, gaps)
-}

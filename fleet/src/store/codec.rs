@@ -152,21 +152,27 @@ impl Shape {
             return Self { base: values.first().copied().unwrap_or(0), ..Self::default() };
         };
         let step = second.wrapping_sub(first);
-        // ranges of the values, of their steps, and of the steps' steps; the latter two may have any sign
-        let (mut low, mut high) = (first.min(second), first.max(second));
+        // the ranges of steps, and of the steps' steps; either may have any sign
         let (mut low1, mut high1) = (step.cast_signed(), step.cast_signed());
         let (mut low2, mut high2) = (i64::MAX, i64::MIN);
         let (mut last, mut last_step) = (second, step);
         for &value in values.get(2..).unwrap_or_default() {
             let step = value.wrapping_sub(last);
             let bend = step.wrapping_sub(last_step).cast_signed();
-            (low, high) = (low.min(value), high.max(value));
             (low1, high1) = (low1.min(step.cast_signed()), high1.max(step.cast_signed()));
             (low2, high2) = (low2.min(bend), high2.max(bend));
             (last, last_step) = (value, step);
         }
-        let bits = |range: u64| u64::from(64 - range.leading_zeros());
         let count = values.len() as u64;
+        // what doesn't fall, nor goes round, begins with its smallest: counters are that
+        let most = high1.cast_unsigned().checked_mul(count);
+        let rises = low1 >= 0 && most.is_some_and(|most| first.checked_add(most).is_some());
+        let (low, high) = if rises {
+            (first, last)
+        } else {
+            values.iter().fold((first, first), |(low, high), value| (low.min(*value), high.max(*value)))
+        };
+        let bits = |range: u64| u64::from(64 - range.leading_zeros());
         let costs = [
             bits(high - low) * count,
             bits(high1.wrapping_sub(low1).cast_unsigned()) * (count - 1) + 8,

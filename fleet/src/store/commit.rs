@@ -35,6 +35,8 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
     /// Values that were written.
     pub samples: u64,
+    /// Records that were duplicates.
+    pub duplicates: u64,
     /// Frames before these that never came.
     pub lost: u64,
 }
@@ -51,7 +53,8 @@ impl Store {
     ///
     /// # Errors
     /// If they can't be written, the disk being full, say: then none of them is, and all may be tried again.
-    pub fn commit(&self, records: &[Record]) -> Result<Committed, StoreError> {
+    pub fn commit(&self, records: impl AsRef<[Record]>) -> Result<Committed, StoreError> {
+        let records = records.as_ref();
         let mut committed = Committed { outcomes: Vec::with_capacity(records.len()), ..Committed::default() };
         let mut hot = lock(&self.0.hot);
         let path = hot.path.clone();
@@ -88,15 +91,9 @@ impl Store {
                 committed.outcomes.push(Outcome::Refused("its moments are beyond the calendar"));
                 continue;
             }
-            let frame = FrameRef {
-                id: next_frame,
-                stream: progress.stream,
-                seq: record.seq,
-                first_ms: record.first_ms,
-                last_ms: record.last_ms,
-            };
+            let frame = FrameRef::new(next_frame, progress.stream, record.first_ms, record.last_ms);
             next_frame += 1;
-            insert(&transaction, &frame, &record.body).on("write to", &path)?;
+            insert(&transaction, &frame, record).on("write to", &path)?;
             frames.push((record, frame));
             committed.samples += record.samples as u64;
             committed.outcomes.push(Outcome::Accepted);
@@ -124,10 +121,13 @@ impl Store {
             }
         }
         for (record, frame) in frames {
-            lock(&record.node.state).frames.push_back(frame);
+            let mut state = lock(&record.node.state);
+            state.frames.push_back(frame);
+            state.moved(&record.movement, record.boot, &mut lock(&self.0.recent));
         }
         let count = |wanted: fn(&Outcome) -> bool| committed.outcomes.iter().filter(|it| wanted(it)).count() as u64;
-        self.0.counts.duplicates.fetch_add(count(|it| *it == Outcome::Duplicate), Relaxed);
+        committed.duplicates = count(|it| *it == Outcome::Duplicate);
+        self.0.counts.duplicates.fetch_add(committed.duplicates, Relaxed);
         self.0.counts.refused.fetch_add(count(|it| matches!(it, Outcome::Refused(_))), Relaxed);
         Ok(committed)
     }
@@ -162,14 +162,16 @@ fn save_spool(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Resul
     Ok(Some(Progress { acked: spool.acked, lost: 0, stream: spool.stream }))
 }
 
-fn insert(transaction: &Transaction<'_>, frame: &FrameRef, body: &[u8]) -> rusqlite::Result<()> {
+fn insert(transaction: &Transaction<'_>, frame: &FrameRef, record: &Record) -> rusqlite::Result<()> {
+    let id = Bits(frame.id);
+    let (seq, first_ms, last_ms) = (Bits(record.seq), Bits(record.first_ms), Bits(record.last_ms));
     transaction.prepare_cached("INSERT INTO frame VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        Bits(frame.id),
+        id,
         frame.stream,
-        Bits(frame.seq),
-        Bits(frame.first_ms),
-        Bits(frame.last_ms)
+        seq,
+        first_ms,
+        last_ms
     ])?;
-    transaction.prepare_cached("INSERT INTO body VALUES (?1, ?2)")?.execute(params![Bits(frame.id), body])?;
+    transaction.prepare_cached("INSERT INTO body VALUES (?1, ?2)")?.execute(params![id, record.body])?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use ebbtide_proto::NodeId;
 use jiff::civil::Date;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::block::{Summary, put_body, put_head, read_head, summaries};
+use super::block::{Summary, put_body, put_head, read_head};
 use super::codec::{Planes, Zip};
 use super::error::{InFile as _, OnFile as _, StoreError};
 use super::names::{Names, put_chunk, read_chunk};
@@ -264,33 +264,22 @@ impl DayWriter {
         Ok(())
     }
 
-    /// Adds a block of samples; how many steps could not be known.
-    pub(super) fn put_raw(
+    /// Adds a block of samples and one of its ten-second buckets.
+    pub(super) fn put_slot(
         &mut self,
         node: &NodeId,
         place: Place,
         samples: &Samples,
-        tick_steps: &[u32],
-        press: &mut Press,
-    ) -> Result<u64, StoreError> {
-        let (series, gaps) = summaries(samples, tick_steps);
-        let mut body = Vec::new();
-        put_body(samples, &mut press.planes, &mut press.zip, &mut body).map_err(StoreError::Compression)?;
-        self.put("INSERT INTO raw VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6)", node, place, &series, &body)?;
-        Ok(gaps)
-    }
-
-    /// Adds a block of ten-second buckets.
-    pub(super) fn put_tens(
-        &mut self,
-        node: &NodeId,
-        place: Place,
         tens: &Rollup,
         press: &mut Press,
     ) -> Result<(), StoreError> {
+        let series = tens.summaries();
         let mut body = Vec::new();
+        put_body(samples, &mut press.planes, &mut press.zip, &mut body).map_err(StoreError::Compression)?;
+        self.put("INSERT INTO raw VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6)", node, place, &series, &body)?;
+        body.clear();
         tens.put_body(&mut press.planes, &mut press.zip, &mut body).map_err(StoreError::Compression)?;
-        self.put("INSERT INTO tens VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6)", node, place, &tens.summaries(), &body)
+        self.put("INSERT INTO tens VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6)", node, place, &series, &body)
     }
 
     fn put(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use ebbtide_proto::NodeId;
+use ebbtide_proto::series::Quality;
 use ebbtide_proto::v1;
 use rusqlite::{Connection, params};
 
@@ -14,6 +15,7 @@ use super::error::{InFile as _, OnFile as _};
 use super::hot::{gather, names_of, tail_of};
 use super::node::{FrameRef, Node};
 use super::question::{Answer, Question, Slots, Unit};
+use super::recent::{MINUTE_MS, Minutes};
 use super::rollup::Rollup;
 use super::sql::{Bits, Pool, Snapshot};
 use super::sums::{KINDS, Sum};
@@ -29,11 +31,12 @@ impl From<StoreError> for QueryError {
     }
 }
 
-/// The files as they were at one moment, and the frames that were not in days then.
+/// The files as they were at one moment, and what was not in days then: sums if they are enough, else frames.
 struct View {
     hot: Snapshot,
     days: BTreeMap<Day, Snapshot>,
     nodes: Vec<(Arc<Node>, Vec<FrameRef>)>,
+    recent: Vec<(String, Quality, Minutes)>,
 }
 
 impl Store {
@@ -45,20 +48,19 @@ impl Store {
     pub fn energy(&self, request: &v1::QueryEnergyRequest, now_ms: u64) -> Result<v1::QueryEnergyResponse, QueryError> {
         let question = Question::new(request, now_ms, &self.0.options.retention)?;
         self.0.mend()?;
-        let view = self.0.view(&question)?;
+        let summed = question.node.is_none() && KINDS.contains(&question.by) && question.unit >= Unit::Minute;
+        let view = self.0.view(&question, summed)?;
         let mut answer = Answer::new(&question);
         let mut reading = Reading { question: &question, zip: Zip::new().map_err(StoreError::Compression)? };
-        let summed = question.node.is_none() && KINDS.contains(&question.by) && question.unit >= Unit::Minute;
-        reading.affordable(&view, summed)?;
+        reading.affordable(&view)?;
         if summed {
             view.days.iter().try_for_each(|(day, file)| reading.sums(*day, file, &mut answer))?;
+            reading.recent(view.recent, &mut answer)?;
             answer.end_node();
         }
         for (node, frames) in &view.nodes {
-            if !summed {
-                for (day, file) in &view.days {
-                    reading.node(*day, file, &node.name, &mut answer)?;
-                }
+            for (day, file) in &view.days {
+                reading.node(*day, file, &node.name, &mut answer)?;
             }
             reading.frames(&view.hot, node, frames, &mut answer)?;
             answer.end_node();
@@ -68,8 +70,12 @@ impl Store {
 }
 
 impl Inner {
-    fn view(&self, question: &Question) -> Result<View, QueryError> {
+    fn view(&self, question: &Question, summed: bool) -> Result<View, QueryError> {
         let nodes = match &question.node {
+            _ if summed => {
+                self.all_nodes().iter().try_for_each(|node| self.load(node))?;
+                Vec::new()
+            }
             None => self.all_nodes(),
             Some(name) => {
                 let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +101,8 @@ impl Inner {
                 days.insert(day, self.day(day).snapshot()?);
             }
         }
-        Ok(View { hot, days, nodes })
+        let recent = if summed { lock(&self.recent).of(question.by) } else { Vec::new() };
+        Ok(View { hot, days, nodes, recent })
     }
 
     /// Readers of a day.
@@ -117,7 +124,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Whether the question can be answered in reasonable time.
-    fn affordable(&self, view: &View, summed: bool) -> Result<(), QueryError> {
+    fn affordable(&self, view: &View) -> Result<(), QueryError> {
         let hours = (self.question.until - self.question.from).div_ceil(HOUR_MS).min(view.days.len() as u64 * 24);
         let hour = match self.question.unit {
             Unit::Second => 6 * 400,
@@ -125,7 +132,7 @@ impl Reading<'_> {
             Unit::Minute => 40,
             Unit::Hour => 6,
         };
-        let sealed = if summed { hours * 50 } else { view.nodes.len() as u64 * (hours * hour + 20) };
+        let sealed = view.nodes.len() as u64 * (hours * hour + 20);
         let frames: u64 = view.nodes.iter().map(|(_, frames)| frames.len() as u64 * 8).sum();
         if sealed + frames > MAX_COST_US {
             return Err(QueryError::TooMuch(format!(
@@ -166,6 +173,19 @@ impl Reading<'_> {
                     let Some(bucket) = bucket.or_else(|| self.question.bucket(start)) else { continue };
                     let totals: (Bits, Bits) = (row.get(2).on("read", path)?, row.get(3).on("read", path)?);
                     answer.add_to(group, bucket, totals.0.0, totals.1.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the sums of what is not in days.
+    fn recent(&self, groups: Vec<(String, Quality, Minutes)>, answer: &mut Answer<'_>) -> Result<(), QueryError> {
+        for (name, worst, minutes) in groups {
+            let Some(group) = answer.group(name, worst)? else { continue };
+            for (minute, (energy, ms)) in minutes {
+                if let Some(bucket) = self.question.bucket(u64::from(minute) * MINUTE_MS) {
+                    answer.add_to(group, bucket, energy, ms);
                 }
             }
         }
@@ -266,7 +286,7 @@ impl Reading<'_> {
             let rollup = if raw {
                 let samples = read_body(body, &mut self.zip, wanted).within(path, place)?;
                 let start = day.start() + u64::from(slot) * SLOT_MS;
-                Rollup::of(&samples, &samples.tick_steps(), start, Unit::Second.ms(), 600)
+                Rollup::of(&samples, start, Unit::Second.ms(), 600).0
             } else {
                 let head = row.get_ref(1).and_then(|head| Ok(head.as_blob()?)).on("read", path)?;
                 let head = read_head(head).within(path, place)?;
@@ -298,14 +318,14 @@ impl Reading<'_> {
         let unit = self.question.unit.ms().min(Unit::Minute.ms());
         while !frames.is_empty() {
             let gathered = gather(db, path, frames)?;
-            frames = frames.get(gathered.ends.len().max(1)..).unwrap_or_default();
+            frames = frames.get(gathered.frames.len().max(1)..).unwrap_or_default();
             let mut samples = gathered.samples;
             samples.open(|series| tail.before(series, &names), |series| names.get(&series)?.from);
             tail.advance(&samples);
             samples.columns.retain(|column| slots.contains_key(&column.series));
             for (hour, samples) in samples.split(|_, at| at / HOUR_MS) {
                 let buckets = usize::try_from(HOUR_MS / unit).unwrap_or(0);
-                let rollup = Rollup::of(&samples, &samples.tick_steps(), hour * HOUR_MS, unit, buckets);
+                let (rollup, _) = Rollup::of(&samples, hour * HOUR_MS, unit, buckets);
                 answer.add(&slots, &rollup);
             }
         }

@@ -140,8 +140,7 @@ fn load(db: &Connection) -> rusqlite::Result<(Nodes, u64, u32)> {
             spool.acked = spool.acked.max(seq.0);
         }
         if id.0 > state.sealed {
-            let frame = FrameRef { id: id.0, stream, seq: seq.0, first_ms: first_ms.0, last_ms: last_ms.0 };
-            state.frames.push_back(frame);
+            state.frames.push_back(FrameRef::new(id.0, stream, first_ms.0, last_ms.0));
         }
     }
     Ok((nodes, next_frame, next_stream))
@@ -196,31 +195,70 @@ const ENOUGH_TICKS: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) samples: Samples,
-    /// For each frame, how many moments there are up to its end.
-    pub(super) ends: Vec<usize>,
-    /// Frames that could not be read.
-    pub(super) damaged: u64,
+    /// The frames: their streams and numbers, and how many moments there are up to their end.
+    pub(super) frames: Vec<(u32, u64, usize)>,
 }
 
-/// Reads frames and puts them together, at least one and no more than fit; `ends` tells how many. One that can't be read is left out: what it
+/// Reads frames and puts them together, at least one and no more than fit. One that can't be read is left out: what it
 /// told is lost, and what comes after it is not.
 pub(super) fn gather(db: &Connection, path: &Path, frames: &[FrameRef]) -> Result<Gathered, StoreError> {
     let mut gatherer = Gatherer::default();
     let mut gathered = Gathered::default();
-    let mut query = db.prepare_cached("SELECT data FROM body WHERE id = ?1").on("read", path)?;
+    let sql = "SELECT stream, seq, data FROM frame JOIN body USING (id) WHERE id = ?1";
+    let mut query = db.prepare_cached(sql).on("read", path)?;
     for frame in frames {
         let mut rows = query.query([Bits(frame.id)]).on("read", path)?;
-        let row = rows.next().on("read", path)?;
-        let body = row.map(|row| row.get_ref(0).and_then(|body| Ok(body.as_blob()?))).transpose().on("read", path)?;
-        if let Err(damaged) = gatherer.add(body.unwrap_or_default()) {
+        let row = rows.next().on("read", path)?.ok_or(StoreError::Misused("a frame is gone that is not in a day"))?;
+        let seq: Bits = row.get(1).on("read", path)?;
+        let body = row.get_ref(2).and_then(|body| Ok(body.as_blob()?)).on("read", path)?;
+        if let Err(damaged) = gatherer.add(body) {
             tracing::error!(file = %path.display(), frame = frame.id, "a frame is lost: {damaged}");
-            gathered.damaged += 1;
         }
-        gathered.ends.push(gatherer.ticks());
+        gathered.frames.push((frame.stream, seq.0, gatherer.ticks()));
         if gatherer.len() > ENOUGH_VALUES || gatherer.ticks() > ENOUGH_TICKS {
             break;
         }
     }
     gathered.samples = gatherer.finish();
     Ok(gathered)
+}
+
+/// Writes these names in place of all that a node has.
+pub(super) fn replace_names(db: &Connection, node: u32, names: &Names) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM names WHERE node = ?1")?.execute([node])?;
+    let Some((first, _)) = names.first_key_value() else { return Ok(()) };
+    let mut chunk = Vec::new();
+    put_chunk(names.iter().map(|(number, named)| (*number, named)), &mut chunk);
+    db.prepare_cached("INSERT INTO names VALUES (?1, ?2, ?3)")?.execute(params![node, first, chunk])?;
+    Ok(())
+}
+
+/// A frame that is not in days, as far as its row says.
+pub(super) struct FrameRow {
+    pub(super) node: String,
+    pub(super) spool: u64,
+    pub(super) seq: u64,
+    pub(super) first_ms: u64,
+    pub(super) last_ms: u64,
+}
+
+/// Tells of all frames that `hot.db` thinks are not in days.
+pub(super) fn unsealed(
+    db: &Connection,
+    mut tell: impl FnMut(FrameRow) -> Result<(), StoreError>,
+) -> rusqlite::Result<Result<(), StoreError>> {
+    let sql = "SELECT name, spool, seq, first_ms, last_ms
+               FROM frame JOIN stream ON stream.id = frame.stream JOIN node ON node.id = stream.node
+               WHERE frame.id > node.sealed";
+    let mut query = db.prepare(sql)?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let bits = |column| row.get::<_, Bits>(column).map(|bits| bits.0);
+        let frame =
+            FrameRow { node: row.get(0)?, spool: bits(1)?, seq: bits(2)?, first_ms: bits(3)?, last_ms: bits(4)? };
+        if let Err(error) = tell(frame) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
 }

@@ -16,6 +16,7 @@ mod hot;
 pub mod names;
 mod node;
 mod question;
+mod recent;
 pub mod rollup;
 pub mod samples;
 mod seal;
@@ -45,6 +46,7 @@ pub use stream::{Record, Stream};
 use day::Day;
 use hot::Hot;
 use node::Node;
+use recent::Recent;
 use seal::Sealer;
 use sql::Pool;
 
@@ -88,6 +90,7 @@ struct Inner {
     days: Mutex<BTreeMap<Day, Arc<Pool>>>,
     nodes: RwLock<Nodes>,
     sealer: Mutex<Sealer>,
+    recent: Mutex<Recent>,
     /// Nodes of which frames may be in days and in `hot.db` at once.
     torn: Mutex<Vec<Arc<Node>>>,
     /// Held for writing while frames turn into blocks, for reading while snapshots of both are begun.
@@ -141,6 +144,7 @@ impl Store {
             hot_readers: Arc::new(Pool::new(path)),
             days: Mutex::default(),
             nodes: RwLock::new(nodes),
+            recent: Mutex::default(),
             sealer: Mutex::new(Sealer::new()?),
             torn: Mutex::default(),
             fence: RwLock::new(()),

@@ -1,18 +1,24 @@
 //! A node as the store holds it in memory: little, since there may be ten thousand.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use ebbtide_proto::NodeId;
 
 use super::names::{Definition, Named, Names};
+use super::recent::{Movement, Places, Recent, minute};
+use super::samples::{Boot, LONGEST_CHAIN, Sample, Samples, Step};
+use super::tail::Tail;
 
 /// A node.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) id: u32,
     pub(super) name: NodeId,
+    /// Records that name its series and are not committed yet.
+    pub(super) records: AtomicUsize,
     pub(super) state: Mutex<NodeState>,
 }
 
@@ -30,21 +36,36 @@ pub(super) struct NodeState {
     pub(super) looked: (u64, u64),
     /// The number that the next new series gets.
     pub(super) next_series: u32,
-    /// The series, by number; `None` until somebody asks.
-    series: Option<Vec<Held>>,
     /// Series that have no row in `hot.db` yet.
     pub(super) unsaved: BTreeMap<u32, Named>,
+    /// Grows when numbers of series become invalid.
+    pub(super) generation: u32,
+    /// The series, by number; `None` until somebody asks.
+    series: Option<Vec<Held>>,
+    /// The boots that samples below are from.
+    boots: Vec<Boot>,
 }
 
 /// A frame in `hot.db`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameRef {
     pub(super) id: u64,
-    pub(super) stream: u32,
-    pub(super) seq: u64,
-    /// Its first and last moment; 0 if it has none.
-    pub(super) first_ms: u64,
+    /// Its last moment; 0 if it has none.
     pub(super) last_ms: u64,
+    /// How long before that its first is, at most.
+    pub(super) span_ms: u32,
+    pub(super) stream: u32,
+}
+
+impl FrameRef {
+    pub(super) fn new(id: u64, stream: u32, first_ms: u64, last_ms: u64) -> Self {
+        Self { id, last_ms, span_ms: u32::try_from(last_ms - first_ms.min(last_ms)).unwrap_or(u32::MAX), stream }
+    }
+
+    /// No moment of it is before this.
+    pub(super) fn first_ms(&self) -> u64 {
+        self.last_ms.saturating_sub(u64::from(self.span_ms))
+    }
 }
 
 /// A spool of a node's agent, and how far it is told.
@@ -64,58 +85,98 @@ pub(super) struct Spool {
 #[derive(Clone, Debug)]
 struct Held {
     number: u32,
+    /// The one that it goes on from; 0: none.
+    from: u32,
     /// Which series, and as which it was described: figures that only mean something to this process.
     identity: u64,
     described: u64,
+    /// Where its energy is added up; the rest is only there if it is.
+    places: Places,
+    /// Its last sample, with the number of its boot; 0: none yet.
+    at: u64,
+    value: u64,
+    boot: u32,
+    /// A minute, and how much of it is known.
+    minute: u32,
+    covered_ms: u64,
 }
 
 impl Node {
     pub(super) fn new(id: u32, name: NodeId) -> Self {
-        Self { id, name, state: Mutex::new(NodeState { next_series: 1, ..NodeState::default() }) }
+        let state = NodeState { next_series: 1, series: Some(Vec::new()), ..NodeState::default() };
+        Self { id, name, records: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
     /// One that has a row.
     pub(super) fn saved(id: u32, name: NodeId, next_series: u32, sealed: u64) -> Self {
         let state = NodeState { saved: true, sealed, next_series, ..NodeState::default() };
-        Self { id, name, state: Mutex::new(state) }
+        Self { id, name, records: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 }
 
 impl NodeState {
-    /// Whether names were loaded.
+    /// Whether its series are in memory, and its frames in the sums of what is recent.
     pub(super) fn is_loaded(&self) -> bool {
         self.series.is_some()
     }
 
-    /// Takes the names that are saved.
-    pub(super) fn load(&mut self, names: &Names, by: &impl BuildHasher) {
-        let held = |(number, named): (&u32, &Named)| {
-            let (identity, described) = named.definition.fingerprints(by);
-            Held { number: *number, identity, described }
-        };
-        self.series = Some(names.iter().map(held).collect());
+    /// Takes the names that are saved, and where their counters are as far as they are in days.
+    pub(super) fn load(
+        &mut self,
+        names: &Names,
+        tail: &Tail,
+        node: &NodeId,
+        by: &impl BuildHasher,
+        recent: &mut Recent,
+    ) {
+        let mut series = Vec::with_capacity(names.len());
+        for (number, named) in names {
+            let mut held = Held::new(*number, named, node, by, recent);
+            if let Some(sample) = tail.before(*number, names).filter(|_| !held.places.is_empty()) {
+                (held.at, held.value, held.boot) = (sample.at, sample.value, self.boot(sample.boot));
+            }
+            series.push(held);
+        }
+        self.series = Some(series);
     }
 
-    /// The numbers of these series; new ones get the next.
-    pub(super) fn resolve(&mut self, definitions: Vec<Definition>, by: &impl BuildHasher) -> Vec<u32> {
+    /// The number of a boot.
+    fn boot(&mut self, boot: Boot) -> u32 {
+        let place = self.boots.iter().position(|known| *known == boot).unwrap_or_else(|| {
+            self.boots.push(boot);
+            self.boots.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// The numbers of these series, and whether they are added up; new ones get the next number.
+    pub(super) fn resolve(
+        &mut self,
+        definitions: Vec<Definition>,
+        node: &NodeId,
+        by: &impl BuildHasher,
+        recent: &mut Recent,
+    ) -> Vec<(u32, bool)> {
         let series = self.series.get_or_insert_default();
         // the latest description of a series is the last
-        let mut latest: HashMap<u64, (u64, u32)> =
-            series.iter().map(|held| (held.identity, (held.described, held.number))).collect();
+        let mut latest: HashMap<u64, usize> =
+            series.iter().enumerate().map(|(place, held)| (held.identity, place)).collect();
         let mut numbers = Vec::with_capacity(definitions.len());
         for definition in definitions {
             let (identity, described) = definition.fingerprints(by);
-            let known = latest.get(&identity).copied();
-            if let Some((_, number)) = known.filter(|(as_what, _)| *as_what == described) {
-                numbers.push(number);
+            let known = latest.get(&identity).and_then(|place| series.get(*place));
+            if let Some(held) = known.filter(|held| held.described == described) {
+                numbers.push((held.number, !held.places.is_empty()));
                 continue;
             }
             let number = self.next_series;
             self.next_series += 1;
-            latest.insert(identity, (described, number));
-            series.push(Held { number, identity, described });
-            self.unsaved.insert(number, Named { definition, from: known.map(|(_, number)| number) });
-            numbers.push(number);
+            let named = Named { definition, from: known.map(|held| held.number) };
+            let held = Held::new(number, &named, node, by, recent);
+            numbers.push((number, !held.places.is_empty()));
+            latest.insert(identity, series.len());
+            series.push(held);
+            self.unsaved.insert(number, named);
         }
         numbers
     }
@@ -124,4 +185,130 @@ impl NodeState {
     pub(super) fn spool(&self, id: u64) -> Option<&Spool> {
         self.spools.iter().find(|spool| spool.id == id)
     }
+
+    /// How many series are in memory.
+    pub(super) fn series(&self) -> usize {
+        self.series.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Adds what a frame moved by to the sums of what is recent.
+    pub(super) fn moved(&mut self, movement: &Movement, boot: Boot, recent: &mut Recent) {
+        let number = self.boot(boot);
+        let (Some(series), boots) = (&mut self.series, &self.boots) else { return };
+        let mut pieces = movement.pieces.as_slice();
+        let mut likely = 0;
+        for moved in &movement.series {
+            let (own, rest) = pieces.split_at(pieces.len().min(moved.pieces as usize));
+            pieces = rest;
+            let Some(place) = find(series, moved.series, likely) else { continue };
+            likely = place + 1;
+            let first = Sample { at: moved.first.0, value: moved.first.1, boot };
+            let before = last(series, place, boots);
+            let Some(held) = series.get_mut(place) else { continue };
+            if let Some(Step::Known { by, ms }) = before.map(|before| before.step_to(&first)) {
+                held.add(minute(first.at), by, ms, recent);
+            }
+            own.iter().for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), recent));
+            (held.at, held.value, held.boot) = (moved.last.0, moved.last.1, number);
+        }
+    }
+
+    /// Adds what samples that follow [`Self::load`] moved by.
+    pub(super) fn moved_by(&mut self, samples: &Samples, recent: &mut Recent) {
+        for column in &samples.columns {
+            let Some(last) = samples.last(column) else { continue };
+            let boot = self.boot(last.boot);
+            let Some(series) = &mut self.series else { return };
+            let Some(held) = find(series, column.series, 0).and_then(|place| series.get_mut(place)) else { continue };
+            if held.places.is_empty() {
+                continue;
+            }
+            let mut movement = Movement::default();
+            samples.runs(column, |first, step, values| {
+                let ticks = samples.ticks.get(first as usize..).and_then(|rest| rest.get(..values.len()));
+                let Some(ticks) = ticks else { return };
+                if let (Step::Known { by, ms }, Some(at)) = (step, ticks.first()) {
+                    held.add(minute(*at), by, ms, recent);
+                }
+                movement.pieces.clear();
+                let mut begin = 0;
+                // a new boot is a gap, whatever the values
+                for tick in 1..=ticks.len() {
+                    let at = first + u32::try_from(tick).unwrap_or(u32::MAX);
+                    if tick == ticks.len() || samples.boots.iter().any(|(first, _)| *first == at) {
+                        let part = begin..tick;
+                        if let (Some(ticks), Some(values)) = (ticks.get(part.clone()), values.get(part)) {
+                            movement.add(column.series, ticks, values);
+                        }
+                        begin = tick;
+                    }
+                }
+                movement.pieces.iter().for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), recent));
+            });
+            (held.at, held.value, held.boot) = (last.at, last.value, boot);
+        }
+    }
+
+    /// Takes what is in days now from the sums of what is recent: by series, minute and energy.
+    pub(super) fn take<'a>(&self, taken: impl Iterator<Item = &'a (u32, u32, u64)>, recent: &mut Recent) {
+        let Some(series) = &self.series else { return };
+        let mut likely = 0;
+        for (number, minute, by) in taken {
+            let Some(place) = find(series, *number, likely) else { continue };
+            likely = place;
+            if let Some(held) = series.get(place) {
+                recent.take(held.places, *minute, *by);
+            }
+        }
+    }
+
+    /// Keeps only these series, and those that have no row yet.
+    pub(super) fn keep(&mut self, numbers: &BTreeSet<u32>, recent: &mut Recent) {
+        self.generation += 1;
+        let unsaved = &self.unsaved;
+        if let Some(series) = &mut self.series {
+            series.retain(|held| {
+                let keep = numbers.contains(&held.number) || unsaved.contains_key(&held.number);
+                if !keep {
+                    recent.leave(held.places);
+                }
+                keep
+            });
+            series.shrink_to_fit();
+        }
+    }
+}
+
+impl Held {
+    fn new(number: u32, named: &Named, node: &NodeId, by: &impl BuildHasher, recent: &mut Recent) -> Self {
+        let (identity, described) = named.definition.fingerprints(by);
+        let places = recent.places(&named.definition, node);
+        let from = named.from.unwrap_or(0);
+        Self { number, from, identity, described, places, at: 0, value: 0, boot: 0, minute: 0, covered_ms: 0 }
+    }
+
+    fn add(&mut self, minute: u32, by: u64, ms: u64, recent: &mut Recent) {
+        if self.minute != minute {
+            (self.minute, self.covered_ms) = (minute, 0);
+        }
+        self.covered_ms += ms;
+        recent.add(self.places, minute, by, self.covered_ms);
+    }
+}
+
+/// Where a series is; mostly it is the likely place.
+fn find(series: &[Held], number: u32, likely: usize) -> Option<usize> {
+    if series.get(likely).is_some_and(|held| held.number == number) {
+        return Some(likely);
+    }
+    series.binary_search_by_key(&number, |held| held.number).ok()
+}
+
+/// The last sample of a series, or of the one that it goes on from.
+fn last(series: &[Held], place: usize, boots: &[Boot]) -> Option<Sample> {
+    let own = series.get(place)?;
+    let from = |held: &&Held| find(series, held.from, usize::MAX).and_then(|place| series.get(place));
+    let mut chain = std::iter::successors(Some(own), from).take(LONGEST_CHAIN + 1);
+    let held = chain.find(|held| held.at > 0)?;
+    Some(Sample { at: held.at, value: held.value, boot: boots.get(held.boot as usize).copied().flatten() })
 }

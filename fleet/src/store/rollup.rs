@@ -40,14 +40,104 @@ pub struct Buckets {
     pub covered_ms: Vec<u64>,
 }
 
-impl Rollup {
-    /// Rolls up `samples`. Steps outside of the buckets are left out.
-    pub fn of(samples: &Samples, tick_steps: &[u32], start_ms: u64, unit_ms: u64, buckets: usize) -> Self {
+/// The moments of some samples, by the bucket that they are in.
+struct Ticks<'a> {
+    at: &'a [u64],
+    /// Whether the step from the moment before can be known, in milliseconds; 0: it can't.
+    steps: Vec<u32>,
+    /// For each moment, how many up to it have no such step.
+    unknown: Vec<u32>,
+    /// For each moment, its bucket.
+    places: Vec<u32>,
+    /// For each moment, the first after it that is in another bucket.
+    ends: Vec<u32>,
+}
+
+impl<'a> Ticks<'a> {
+    fn new(samples: &'a Samples, start_ms: u64, unit_ms: u64, buckets: usize) -> Self {
         let place = |at: &u64| {
-            let bucket = at.checked_sub(start_ms).map_or(u64::MAX, |since| since / unit_ms.max(1));
+            let bucket = at.checked_sub(start_ms).map_or(u64::MAX, |since| since / unit_ms);
             u32::try_from(bucket).ok().filter(|bucket| (*bucket as usize) < buckets).unwrap_or(u32::MAX)
         };
         let places: Vec<u32> = samples.ticks.iter().map(place).collect();
+        let mut ends = vec![0; places.len()];
+        let mut begin = 0;
+        for same in places.chunk_by(|a, b| a == b) {
+            let end = begin + same.len();
+            if let Some(own) = ends.get_mut(begin..end) {
+                own.fill(u32::try_from(end).unwrap_or(u32::MAX));
+            }
+            begin = end;
+        }
+        let steps = samples.tick_steps();
+        let mut count = 0;
+        let unknown = steps.iter().map(|ms| {
+            count += u32::from(*ms == 0);
+            count
+        });
+        Self { at: &samples.ticks, unknown: unknown.collect(), steps, places, ends }
+    }
+
+    fn place(&self, tick: u32) -> usize {
+        self.places.get(tick as usize).map_or(usize::MAX, |place| *place as usize)
+    }
+}
+
+impl Buckets {
+    /// Adds a step; 1 if it is a gap.
+    fn step(&mut self, place: usize, step: Step) -> u64 {
+        if let Step::Known { by, ms } = step
+            && let (Some(sum), Some(covered)) = (self.by.get_mut(place), self.covered_ms.get_mut(place))
+        {
+            *sum = sum.wrapping_add(by);
+            *covered += ms;
+        }
+        u64::from(step == Step::Gap)
+    }
+
+    /// Adds the steps between values at moments in a row; how many of them are gaps.
+    fn run(&mut self, ticks: &Ticks<'_>, first: u32, values: &[u64]) -> u64 {
+        let begin = first as usize;
+        let Some(end) = values.len().checked_sub(1).map(|more| begin + more) else { return 0 };
+        let falls = values.iter().zip(values.iter().skip(1)).fold(false, |falls, (a, b)| falls | (b < a));
+        if falls || ticks.unknown.get(begin) != ticks.unknown.get(end) {
+            return self.run_step_by_step(ticks, first, values);
+        }
+        // all steps are known: what a bucket has is the difference between its last value and the one before it
+        let (mut at, mut value) = (begin, 0);
+        while let (Some(from), true) = (values.get(value), at < end) {
+            let place = ticks.place(u32::try_from(at + 1).unwrap_or(u32::MAX));
+            let last = ticks.ends.get(at + 1).map_or(end, |end| *end as usize - 1).min(end);
+            let to = value + (last - at);
+            if let (Some(sum), Some(covered)) = (self.by.get_mut(place), self.covered_ms.get_mut(place))
+                && let (Some(value), Some(from_ms), Some(to_ms)) =
+                    (values.get(to), ticks.at.get(at), ticks.at.get(last))
+            {
+                *sum = sum.wrapping_add(value.wrapping_sub(*from));
+                *covered += to_ms.saturating_sub(*from_ms);
+            }
+            (at, value) = (last, to);
+        }
+        0
+    }
+
+    fn run_step_by_step(&mut self, ticks: &Ticks<'_>, first: u32, values: &[u64]) -> u64 {
+        let mut gaps = 0;
+        let within = (first + 1..).zip(ticks.steps.get(first as usize + 1..).unwrap_or_default());
+        for ((tick, ms), (before, value)) in within.zip(values.iter().zip(values.iter().skip(1))) {
+            let known = *ms > 0 && value >= before;
+            let step = Step::Known { by: value.wrapping_sub(*before), ms: u64::from(*ms) };
+            gaps += self.step(ticks.place(tick), if known { step } else { Step::Gap });
+        }
+        gaps
+    }
+}
+
+impl Rollup {
+    /// Rolls up `samples`; steps outside of the buckets are left out. Also how many steps could not be known.
+    pub fn of(samples: &Samples, start_ms: u64, unit_ms: u64, buckets: usize) -> (Self, u64) {
+        let ticks = Ticks::new(samples, start_ms, unit_ms.max(1), buckets);
+        let mut gaps = 0;
         let mut columns = Vec::with_capacity(samples.columns.len());
         for column in &samples.columns {
             let mut to = Buckets {
@@ -56,19 +146,13 @@ impl Rollup {
                 by: vec![0; buckets],
                 covered_ms: vec![0; buckets],
             };
-            samples.steps(column, tick_steps, |tick, step| {
-                let Step::Known { by, ms } = step else { return };
-                let Some(place) = places.get(tick as usize) else { return };
-                if let (Some(sum), Some(covered)) =
-                    (to.by.get_mut(*place as usize), to.covered_ms.get_mut(*place as usize))
-                {
-                    *sum = sum.wrapping_add(by);
-                    *covered += ms;
-                }
+            samples.runs(column, |first, step, values| {
+                gaps += to.step(ticks.place(first), step);
+                gaps += to.run(&ticks, first, values);
             });
             columns.push(to);
         }
-        Self { start_ms, unit_ms, buckets, columns }
+        (Self { start_ms, unit_ms, buckets, columns }, gaps)
     }
 
     /// Adds what `finer` has in this one's buckets.
@@ -98,7 +182,7 @@ impl Rollup {
         self.columns.sort_unstable_by_key(|column| column.series);
     }
 
-    /// What each series sums up to.
+    /// What each series sums up to, those that are known for no time included.
     pub fn summaries(&self) -> Vec<Summary> {
         let summary = |column: &Buckets| Summary {
             series: column.series,

@@ -344,30 +344,21 @@ impl Samples {
         steps
     }
 
-    /// Tells each step of a column with the index of its moment. `tick_steps` are [`Self::tick_steps`].
-    pub fn steps(&self, column: &Column, tick_steps: &[u32], mut tell: impl FnMut(u32, Step)) {
+    /// Tells each run of a column: the index of its first moment, the step to its first value, and its values.
+    pub fn runs(&self, column: &Column, mut tell: impl FnMut(u32, Step, &[u64])) {
         let mut values = column.values.as_slice();
         let mut before: Option<Sample> = None;
+        let sample = |tick: u32, value: u64| {
+            let at = self.ticks.get(tick as usize).copied().unwrap_or(0);
+            Sample { at, value, boot: boot_at(&self.boots, tick) }
+        };
         for &(first, len) in &column.runs {
             let Some((own, rest)) = values.split_at_checked(len as usize) else { return };
             values = rest;
-            let (Some(value), Some(at)) = (own.first(), self.ticks.get(first as usize)) else { continue };
-            let sample = Sample { at: *at, value: *value, boot: boot_at(&self.boots, first) };
-            tell(first, before.map_or(column.opening, |before| before.step_to(&sample)));
-            let within = tick_steps.get(first as usize + 1..).unwrap_or_default();
-            let mut last = *value;
-            for ((tick, value), ms) in (first + 1..).zip(own.iter().skip(1)).zip(within) {
-                let known = *ms > 0 && *value >= last;
-                let step = Step::Known { by: value.wrapping_sub(last), ms: u64::from(*ms) };
-                tell(tick, if known { step } else { Step::Gap });
-                last = *value;
-            }
-            let tick = first + len - 1;
-            before = self.ticks.get(tick as usize).map(|at| Sample {
-                at: *at,
-                value: last,
-                boot: boot_at(&self.boots, tick),
-            });
+            let (Some(value), Some(last)) = (own.first(), own.last()) else { continue };
+            let step = before.map_or(column.opening, |before| before.step_to(&sample(first, *value)));
+            tell(first, step, own);
+            before = Some(sample(first + len - 1, *last));
         }
     }
 }

@@ -6,19 +6,21 @@
 //! last samples, comes to the same figures, and leaves out what the day already has.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, PoisonError};
 
 use rusqlite::params;
 
 use super::day::{Day, DayWriter, HOUR_MS, Place, Press, SLOT_MS, all_sealed};
 use super::error::OnFile as _;
-use super::hot::{Gathered, gather, names_of, tail_of};
+use super::hot::{FrameRow, Gathered, Hot, gather, names_of, replace_names, tail_of, unsealed};
 use super::names::Names;
 use super::node::{FrameRef, Node, NodeState};
+use super::recent::{MINUTE_MS, minute};
 use super::rollup::Rollup;
 use super::samples::Samples;
-use super::sql::Bits;
+use super::sql::{Bits, shrink};
 use super::sums::{Sums, add_hour};
 use super::tail::Tail;
 use super::{Inner, Store, StoreError, lock};
@@ -27,6 +29,8 @@ use super::{Inner, Store, StoreError, lock};
 const MOST_FRAMES: usize = 2000;
 /// A node that tells nothing for this long, in milliseconds, is sealed.
 const QUIET_MS: u64 = 2 * 60_000;
+/// As many series of a node are not worth tidying.
+const FEW_SERIES: usize = 256;
 /// Frames that are deleted in one go: ingest waits that long.
 const DELETED_AT_ONCE: u64 = 5000;
 /// Days that stay open for writing.
@@ -65,10 +69,15 @@ impl Sealer {
 /// A node's frames that are in days once those are committed.
 struct Done {
     node: Arc<Node>,
-    frames: Vec<FrameRef>,
+    /// The last of the frames.
+    last: u64,
+    /// By stream, their highest number.
+    streams: BTreeMap<u32, u64>,
     tail: Tail,
     gaps: u64,
     samples: u64,
+    /// Energy by series and minute.
+    taken: Vec<(u32, u32, u64)>,
 }
 
 impl Store {
@@ -127,7 +136,7 @@ impl Store {
         }
         sealer.days.clear();
         let hot = lock(&self.0.hot);
-        hot.db.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").on("shrink", &hot.path)?;
+        shrink(&hot.db).on("shrink", &hot.path)?;
         Ok(total)
     }
 }
@@ -184,16 +193,27 @@ impl Inner {
         for (node, mut frames) in nodes {
             let (names, mut tail) = (names_of(db, path, node.id)?, tail_of(db, path, node.id)?);
             let gathered = gather(db, path, &frames)?;
-            sealed.more |= gathered.ends.len() < frames.len();
-            frames.truncate(gathered.ends.len());
+            sealed.more |= gathered.frames.len() < frames.len();
+            frames.truncate(gathered.frames.len());
+            let Some(last) = frames.last() else { continue };
             let samples = gathered.samples.len() as u64;
-            let mut write = NodeSealing { inner: self, sealer, epoch, node: &node, names: &names, sums: &mut sums };
-            let gaps = write.seal(&frames, gathered, &mut tail)?;
+            let streams = gathered.frames.iter().map(|(stream, seq, _)| (*stream, *seq)).collect();
+            let mut taken = Vec::new();
+            let mut write = NodeSealing {
+                inner: self,
+                sealer,
+                epoch,
+                node: &node,
+                names: &names,
+                sums: &mut sums,
+                taken: &mut taken,
+            };
+            let gaps = write.seal(gathered, &mut tail)?;
             sealed.nodes += 1;
             sealed.frames += frames.len() as u64;
             sealed.samples += samples;
             sealed.gaps += gaps;
-            done.push(Done { node, frames, tail, gaps, samples });
+            done.push(Done { last: last.id, node, streams, tail, gaps, samples, taken });
         }
         for (day, sums) in &sums {
             let Some(writer) = sealer.days.get(day) else { continue };
@@ -207,8 +227,26 @@ impl Inner {
         drop(snapshot);
         // who reads sees either the frames or the blocks
         let _fence = self.fence.write().unwrap_or_else(PoisonError::into_inner);
-        sealer.days.values().try_for_each(DayWriter::commit)?;
-        self.tell_hot(&done).map(|()| sealed)
+        let result = sealer.days.iter().try_for_each(|(day, writer)| {
+            writer.commit()?;
+            self.take(*day, &done);
+            Ok(())
+        });
+        let result = result.and_then(|()| self.tell_hot(&done));
+        if result.is_err() {
+            // some days may have what `hot.db` still has
+            lock(&self.torn).extend(done.into_iter().map(|it| it.node));
+        }
+        result.map(|()| sealed)
+    }
+
+    /// Takes what a day has now from the sums of what is recent.
+    fn take(&self, day: Day, done: &[Done]) {
+        for it in done {
+            let in_day = |(_, minute, _): &&(u32, u32, u64)| Day::of(u64::from(*minute) * MINUTE_MS) == day;
+            let state = lock(&it.node.state);
+            state.take(it.taken.iter().filter(in_day), &mut lock(&self.recent));
+        }
     }
 
     /// Notes in `hot.db` and in memory what is in days.
@@ -223,12 +261,11 @@ impl Inner {
                 "INSERT INTO fact VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
             )?;
             for it in done {
-                let Some(last) = it.frames.last() else { continue };
                 let mut tail = Vec::new();
                 it.tail.put(&mut tail);
-                node.execute(params![it.node.id, Bits(last.id), tail])?;
-                for (number, seq) in last_by_stream(&it.frames) {
-                    stream.execute(params![number, Bits(seq)])?;
+                node.execute(params![it.node.id, Bits(it.last), tail])?;
+                for (number, seq) in &it.streams {
+                    stream.execute(params![number, Bits(*seq)])?;
                 }
             }
             let sum = |of: fn(&Done) -> u64| Bits(done.iter().map(of).sum());
@@ -239,13 +276,40 @@ impl Inner {
         write().on("write to", &path)?;
         transaction.commit().on("write to", &path)?;
         for it in done {
-            let Some(last) = it.frames.last() else { continue };
             let mut state = lock(&it.node.state);
-            state.sealed = last.id;
-            while state.frames.front().is_some_and(|frame| frame.id <= last.id) {
+            state.sealed = it.last;
+            while state.frames.front().is_some_and(|frame| frame.id <= it.last) {
                 state.frames.pop_front();
             }
+            drop(state);
+            self.tidy_names(&hot, it)?;
         }
+        Ok(())
+    }
+
+    /// Forgets series that have not been told for long, once they are most. Their names are in the days that need them.
+    fn tidy_names(&self, hot: &Hot, of: &Done) -> Result<(), StoreError> {
+        let mut state = lock(&of.node.state);
+        let live = of.tail.series().len();
+        if state.series() < 2 * live + FEW_SERIES || of.node.records.load(Acquire) > 0 {
+            return Ok(());
+        }
+        let frames: Vec<FrameRef> = state.frames.iter().copied().collect();
+        let later = gather(&hot.db, &hot.path, &frames)?;
+        if later.frames.len() < frames.len() {
+            return Ok(());
+        }
+        let mut keep: BTreeSet<u32> = of.tail.series().collect();
+        keep.extend(later.samples.columns.iter().map(|column| column.series));
+        let mut names = names_of(&hot.db, &hot.path, of.node.id)?;
+        names.retain(|number, _| keep.contains(number));
+        let replace = || {
+            let transaction = hot.db.unchecked_transaction()?;
+            replace_names(&transaction, of.node.id, &names)?;
+            transaction.commit()
+        };
+        replace().on("write to", &hot.path)?;
+        state.keep(&keep, &mut lock(&self.recent));
         Ok(())
     }
 
@@ -266,30 +330,24 @@ impl Inner {
 
     /// Finds nodes for [`Self::mend`] when the store is opened.
     pub(super) fn find_torn(&self) -> Result<(), StoreError> {
-        let epoch = lock(&self.hot).epoch;
-        let mut sealed: HashMap<Day, HashMap<(String, u64), u64>> = HashMap::new();
-        for node in self.all_nodes() {
-            let state = lock(&node.state);
-            let spools: HashMap<u32, u64> = state.spools.iter().map(|spool| (spool.stream, spool.id)).collect();
-            let mut found = false;
-            for frame in state.frames.iter().filter(|frame| frame.last_ms > 0) {
-                for day in [Day::of(frame.first_ms), Day::of(frame.last_ms)] {
-                    let known = match sealed.entry(day) {
-                        Entry::Occupied(known) => known.into_mut(),
-                        Entry::Vacant(new) => new.insert(all_sealed(&self.dir, day, epoch)?),
-                    };
-                    let spool = spools.get(&frame.stream).copied().unwrap_or(0);
-                    let seq = known.get(&(node.name.to_string(), spool));
-                    found |= seq.is_some_and(|seq| frame.seq <= *seq);
-                }
-                if found {
-                    break;
+        let hot = lock(&self.hot);
+        let mut days: HashMap<Day, HashMap<(String, u64), u64>> = HashMap::new();
+        let mut torn = BTreeSet::new();
+        let look = |frame: FrameRow| {
+            for at in [frame.first_ms, frame.last_ms].into_iter().filter(|at| *at > 0) {
+                let known = match days.entry(Day::of(at)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(all_sealed(&self.dir, Day::of(at), hot.epoch)?),
+                };
+                if !known.is_empty() && known.get(&(frame.node.clone(), frame.spool)) >= Some(&frame.seq) {
+                    torn.insert(frame.node.clone());
                 }
             }
-            if found {
-                lock(&self.torn).push(Arc::clone(&node));
-            }
-        }
+            Ok(())
+        };
+        unsealed(&hot.db, look).on("read", &hot.path)??;
+        let nodes = self.all_nodes().into_iter().filter(|node| torn.contains(node.name.as_str()));
+        lock(&self.torn).extend(nodes);
         Ok(())
     }
 
@@ -297,8 +355,11 @@ impl Inner {
     fn delete_sealed(&self) -> Result<(), StoreError> {
         loop {
             let mut hot = lock(&self.hot);
-            let oldest = |node: &Arc<Node>| lock(&node.state).frames.front().map(|frame| frame.id);
-            let keep = self.all_nodes().iter().filter_map(oldest).min().unwrap_or(hot.next_frame);
+            let oldest = |node: &Arc<Node>| lock(&node.state).frames.front().copied();
+            let oldest: Vec<FrameRef> = self.all_nodes().iter().filter_map(oldest).collect();
+            let keep = oldest.iter().map(|frame| frame.id).min().unwrap_or(hot.next_frame);
+            let first = oldest.iter().map(FrameRef::first_ms).min().unwrap_or(u64::MAX);
+            lock(&self.recent).forget_before(minute(first));
             let until = keep.min(hot.first_frame.saturating_add(DELETED_AT_ONCE));
             if until <= hot.first_frame {
                 return Ok(());
@@ -317,11 +378,6 @@ impl Inner {
     }
 }
 
-/// The last frame of each stream.
-fn last_by_stream(frames: &[FrameRef]) -> BTreeMap<u32, u64> {
-    frames.iter().map(|frame| (frame.stream, frame.seq)).collect()
-}
-
 /// What one node's frames are written with.
 struct NodeSealing<'a> {
     inner: &'a Inner,
@@ -330,12 +386,13 @@ struct NodeSealing<'a> {
     node: &'a Node,
     names: &'a Names,
     sums: &'a mut HashMap<Day, Sums>,
+    taken: &'a mut Vec<(u32, u32, u64)>,
 }
 
 impl NodeSealing<'_> {
     /// Writes what `gathered` has of each day; `tail` goes on to its end. How many steps could not be known.
-    fn seal(&mut self, frames: &[FrameRef], gathered: Gathered, tail: &mut Tail) -> Result<u64, StoreError> {
-        let Gathered { mut samples, ends, .. } = gathered;
+    fn seal(&mut self, gathered: Gathered, tail: &mut Tail) -> Result<u64, StoreError> {
+        let Gathered { mut samples, frames } = gathered;
         samples.open(|series| tail.before(series, self.names), |series| self.names.get(&series)?.from);
         tail.advance(&samples);
         let name = &{ self.node }.name;
@@ -344,16 +401,15 @@ impl NodeSealing<'_> {
         let mut known: HashMap<Day, Vec<bool>> = HashMap::new();
         for day in &days {
             let sealed = self.writer(*day)?.sealed(name)?;
-            let is_in = |frame: &FrameRef| {
-                let spool = spools.get(&frame.stream);
-                spool.and_then(|spool| sealed.get(spool)).is_some_and(|seq| frame.seq <= *seq)
+            let is_in = |(stream, seq, _): &(u32, u64, usize)| {
+                spools.get(stream).and_then(|spool| sealed.get(spool)).is_some_and(|sealed| seq <= sealed)
             };
             known.insert(*day, frames.iter().map(is_in).collect());
         }
         // cut by slot, and by whether the day has it already
         let mut frame = 0;
         let parts = samples.split(|tick, at| {
-            while ends.get(frame).is_some_and(|end| *end <= tick as usize) {
+            while frames.get(frame).is_some_and(|(.., end)| *end <= tick as usize) {
                 frame += 1;
             }
             let is_in = known.get(&Day::of(at)).and_then(|known| known.get(frame)).is_some_and(|is_in| *is_in);
@@ -371,14 +427,22 @@ impl NodeSealing<'_> {
             let hour = u32::try_from((start - day.start()) / HOUR_MS).unwrap_or(0);
             let writer = self.sealer.days.get_mut(&day).ok_or(StoreError::Misused("a day is not open"))?;
             let whole = writer.merge_minutes(name, Place { index: hour, part }, &new, &mut self.sealer.press)?;
+            let first = minute(start);
+            for column in &new.columns {
+                let moved = (first..).zip(&column.by).filter(|(_, by)| **by > 0);
+                self.taken.extend(moved.map(|(minute, by)| (column.series, minute, *by)));
+            }
             add_hour(self.sums.entry(day).or_default(), hour, name, &new, &whole, self.names);
         }
+        let mut last = BTreeMap::new();
         for day in days {
-            for (stream, seq) in last_by_stream(frames) {
-                if let Some(spool) = spools.get(&stream) {
-                    self.writer(day)?.set_sealed(name, *spool, seq)?;
+            for (stream, seq, _) in &frames {
+                if let Some(spool) = spools.get(stream) {
+                    last.insert(*spool, *seq);
                 }
             }
+            let writer = self.writer(day)?;
+            last.iter().try_for_each(|(spool, seq)| writer.set_sealed(name, *spool, *seq))?;
         }
         Ok(gaps)
     }
@@ -393,7 +457,6 @@ impl NodeSealing<'_> {
         let day = Day::of(start);
         let index = u32::try_from((start - day.start()) / SLOT_MS).unwrap_or(0);
         let hour = start / HOUR_MS * HOUR_MS;
-        let tick_steps = samples.tick_steps();
         let mut gaps = 0;
         for (part, samples) in [0, 1].into_iter().zip(self.parts(samples)) {
             if samples.is_empty() {
@@ -405,9 +468,10 @@ impl NodeSealing<'_> {
             let place = Place { index, part };
             let series = samples.columns.iter().map(|column| column.series);
             writer.name(&self.node.name, series, self.names, press)?;
-            gaps += writer.put_raw(&self.node.name, place, &samples, &tick_steps, press)?;
-            let tens = Rollup::of(&samples, &tick_steps, start, 10_000, 60);
-            writer.put_tens(&self.node.name, place, &tens, press)?;
+            // the slot's buckets are all of it, so that their sums are those of the samples
+            let (tens, unknown) = Rollup::of(&samples, start, 10_000, 60);
+            gaps += unknown;
+            writer.put_slot(&self.node.name, place, &samples, &tens, press)?;
             hours
                 .entry((hour, part))
                 .or_insert_with(|| Rollup { start_ms: hour, unit_ms: 60_000, buckets: 60, columns: Vec::new() })

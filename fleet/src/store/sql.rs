@@ -132,3 +132,13 @@ pub(super) fn checksum(parts: &[&[u8]]) -> Bits {
     }
     Bits(sum)
 }
+
+/// Gives the file system what a file doesn't need any more.
+pub(super) fn shrink(db: &Connection) -> rusqlite::Result<()> {
+    // a page goes at each step
+    let mut vacuum = db.prepare("PRAGMA incremental_vacuum")?;
+    let mut rows = vacuum.query([])?;
+    while rows.next()?.is_some() {}
+    drop(rows);
+    db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}

@@ -38,6 +38,11 @@ impl Tail {
         self.0.retain(|_, sample| sample.at >= oldest);
     }
 
+    /// The series that it has.
+    pub(super) fn series(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.0.keys().copied()
+    }
+
     /// Appends it.
     pub fn put(&self, to: &mut Vec<u8>) {
         let mut residuals = Vec::new();

@@ -1,6 +1,5 @@
 //! Whatever nodes tell, and however it is kept, energy adds up.
 
-mod bench;
 mod model;
 
 use std::collections::BTreeMap;
