@@ -362,9 +362,9 @@ impl By {
 /// What workloads to list.
 #[derive(Args, Debug)]
 pub(super) struct WorkloadsArgs {
-    /// What they are told apart by
-    #[arg(long, value_name = "KIND", default_value = "app")]
-    pub by: Kind,
+    /// What they are told apart by. Without it: applications, for people else what there is
+    #[arg(long, value_name = "KIND")]
+    pub by: Option<Kind>,
     /// Only those on this node
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub node: String,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ebbtide_proto::series::Quality;
 use ebbtide_proto::{Energy, Power};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 /// Stands for what isn't known.
 pub(super) const UNKNOWN: &str = "–";
@@ -101,17 +101,25 @@ pub(super) fn ago(at_ms: u64, now_ms: u64) -> String {
     }
 }
 
-/// A moment on the clock of `zone`: `2026-11-22 14:02:11`; the date alone where it is midnight and `short`.
+/// A moment on the clock of `zone`: `2026-11-22 14:02:11`, without what is zero at its end if `short`.
 pub(super) fn moment(at_ms: u64, zone: &TimeZone, short: bool) -> String {
-    let Some(at) = timestamp(at_ms) else { return UNKNOWN.to_owned() };
-    let there = at.to_zoned(zone.clone());
-    let midnight = there.hour() == 0 && there.minute() == 0 && there.second() == 0;
-    let format = match (short, midnight, there.second()) {
-        (true, true, _) => "%Y-%m-%d",
-        (true, false, 0) => "%Y-%m-%d %H:%M",
-        _ => "%Y-%m-%d %H:%M:%S",
+    moments(&[at_ms], zone, short).pop().unwrap_or_default()
+}
+
+/// Moments of a column, all in the same form: the shortest that loses nothing if `short`.
+pub(super) fn moments(at_ms: &[u64], zone: &TimeZone, short: bool) -> Vec<String> {
+    let there: Vec<_> = at_ms.iter().map(|at| timestamp(*at).map(|at| at.to_zoned(zone.clone()))).collect();
+    let all = |whole: fn(&Zoned) -> bool| short && there.iter().flatten().all(whole);
+    let format = if all(|at| at.hour() == 0 && at.minute() == 0 && at.second() == 0) {
+        "%Y-%m-%d"
+    } else if all(|at| at.second() == 0) {
+        "%Y-%m-%d %H:%M"
+    } else {
+        "%Y-%m-%d %H:%M:%S"
     };
-    there.strftime(format).to_string()
+    let text =
+        |at: &Option<Zoned>| at.as_ref().map_or_else(|| UNKNOWN.to_owned(), |at| at.strftime(format).to_string());
+    there.iter().map(text).collect()
 }
 
 /// The time of day on the clock of `zone`.
@@ -171,6 +179,8 @@ mod tests {
         assert_eq!(moment(1_795_305_600_000, &utc, true), "2026-11-22");
         assert_eq!(moment(1_795_305_660_000, &utc, true), "2026-11-22 00:01");
         assert_eq!(moment(u64::MAX, &utc, true), "–");
+        let column = moments(&[1_795_305_600_000, 1_795_305_610_000], &utc, true);
+        assert_eq!(column, ["2026-11-22 00:00:00", "2026-11-22 00:00:10"]);
         assert_eq!(rfc3339(1_795_305_660_000), "2026-11-22T00:01:00Z");
     }
 }

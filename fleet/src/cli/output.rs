@@ -101,9 +101,14 @@ impl Output {
         }
     }
 
+    /// Whether people read it, rather than programs.
+    pub(super) fn is_for_people(&self) -> bool {
+        matches!(self.format, None | Some(Format::Table | Format::Wide))
+    }
+
     /// Tells people something beside the data, unless it is for programs.
     pub(super) fn note(&self, text: &str) {
-        if matches!(self.format, None | Some(Format::Table | Format::Wide)) {
+        if self.is_for_people() {
             // where nobody listens there is nobody to tell so
             drop(writeln!(io::stderr(), "{}", super::failure::printable(text)));
         }

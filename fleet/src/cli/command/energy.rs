@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::cli::args::{By, EnergyArgs, Range};
 use crate::cli::connect::Fleet;
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::figure::{UNKNOWN, energy, mark, moment, percent, power};
+use crate::cli::figure::{UNKNOWN, energy, mark, moment, moments, percent, power};
 use crate::cli::output::{Answer, Output, Sheet};
 use crate::cli::record::{Record, quality};
 use crate::cli::table::{Cell, Column, Table, Tint, columns_of};
@@ -145,7 +145,7 @@ impl Used {
             .unwrap_or(usize::MAX)
             .min(self.groups().map(|(_, g)| g.energy_uj.len()).max().unwrap_or(0));
         let starts = |bucket: usize| a.from_ms.saturating_add(a.step_ms.saturating_mul(bucket as u64));
-        let times: Vec<String> = (0..buckets).map(|b| moment(starts(b), &output.zone, true)).collect();
+        let times = moments(&(0..buckets).map(starts).collect::<Vec<_>>(), &output.zone, true);
         let all: Vec<_> = self.groups().collect();
         let (shown, rest) = all.split_at(self.fitting(&all, &times, output));
         let mut table = Table::new(&[Column::figure("FROM")]);
@@ -207,7 +207,7 @@ impl Answer for Used {
 
     fn csv(&self) -> Sheet {
         let mut sheet = Sheet::new(HEADS);
-        for row in rows(&self.answer) {
+        for row in rows(&self.answer, self.by) {
             sheet.row(row.cells());
         }
         sheet
@@ -245,8 +245,8 @@ impl Row {
     }
 }
 
-/// All buckets of all groups, by time.
-pub(super) fn rows(answer: &v1::QueryEnergyResponse) -> impl Iterator<Item = Row> {
+/// All buckets of all groups, by time. The groups are told apart `by` this.
+pub(super) fn rows(answer: &v1::QueryEnergyResponse, by: By) -> impl Iterator<Item = Row> {
     let groups = answer.groups.iter().map(|g| (g.name.as_str(), g));
     let groups: Vec<_> = groups.chain(answer.other.iter().map(|g| ("other", g))).collect();
     let buckets = groups.iter().map(|(_, g)| g.energy_uj.len()).max().unwrap_or(0);
@@ -255,12 +255,13 @@ pub(super) fn rows(answer: &v1::QueryEnergyResponse) -> impl Iterator<Item = Row
         let until_ms = from_ms.saturating_add(answer.step_ms);
         let row = move |(name, group): &(&str, &v1::EnergyGroup)| {
             let covered_ms = group.covered_ms.get(bucket).copied().unwrap_or(0);
-            let node = group.labels.iter().find(|label| label.name == "node");
+            let label = group.labels.iter().find(|label| label.name == "node").map(|label| &label.value);
+            let node = if by == By::Node && !group.name.is_empty() { Some(&group.name) } else { label };
             Row {
                 from_ms,
                 until_ms,
                 group: (*name).to_owned(),
-                node: node.map(|label| label.value.clone()),
+                node: node.cloned(),
                 energy_uj: group.energy_uj.get(bucket).copied().filter(|_| covered_ms > 0),
                 covered_ms,
                 quality: Some(quality(group.quality)).filter(|q| !q.is_empty()),

@@ -42,7 +42,8 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &ExportArgs, output: &Outpu
             Err(status) => return Err(fleet.refused(&status)),
         };
         let (from_ms, until_ms) = pieces.take(&answer);
-        for row in energy::rows(&answer).filter(|row| row.until_ms > from_ms && row.until_ms <= until_ms) {
+        for row in energy::rows(&answer, args.range.by).filter(|row| row.until_ms > from_ms && row.until_ms <= until_ms)
+        {
             rows += 1;
             if !sink.write(&line(format, &row)?)? {
                 return Ok(Exit::Ok);

@@ -58,8 +58,10 @@ pub(in crate::cli) fn run(args: &PkiArgs, output: &Output) -> Result<Exit, Failu
     }
 }
 
+/// The authority's folder, as it means the same from any other.
 fn dir(folder: &Folder) -> Result<PathBuf, Failure> {
-    folder.dir.clone().map_or_else(pki_folder, Ok)
+    let dir = folder.dir.clone().map_or_else(pki_folder, Ok)?;
+    std::path::absolute(&dir).map_err(|e| Failure::new(format!("can't tell where {} is: {e}", dir.display())))
 }
 
 fn node_name(name: &str) -> Result<NodeId, Failure> {

@@ -63,7 +63,7 @@ async fn create(fleet: &Fleet, node: &str, ttl: Length, dry_run: bool, output: &
     let answer = fleet.ask("making a token", fleet.enrolment().create_token(request)).await?;
     let id = answer.id.clone();
     let address = &fleet.target.address;
-    output.show(&Made { join: join(&answer.token, &address.to_string()), answer })?;
+    output.show(&Made { join: join(&answer.token, &address.to_string(), &node), answer })?;
     output.note(&format!(
         "token {id} for {}, good once within {}; take it back: ebbtide token revoke {id}",
         if node.is_empty() { "any new node" } else { &node },
@@ -79,10 +79,12 @@ async fn create(fleet: &Fleet, node: &str, ttl: Length, dry_run: bool, output: &
 }
 
 /// What is to be typed on the node.
-fn join(token: &str, address: &str) -> String {
+fn join(token: &str, address: &str, node: &str) -> String {
     // what the fleet says goes into somebody's shell
     let token: String = token.chars().filter(|c| c.is_ascii_alphanumeric() || "._-=+/:".contains(*c)).collect();
-    format!("ebbtide-agent join --fleet {address} --token {token}")
+    // its host may have another name
+    let name = if node.is_empty() { String::new() } else { format!(" --node-name {node}") };
+    format!("ebbtide-agent join --fleet {address}{name} --token {token}")
 }
 
 struct Made {

@@ -19,22 +19,32 @@ struct Workloads {
 
 /// Lists them.
 pub(in crate::cli) async fn run(fleet: &Fleet, args: &WorkloadsArgs, output: &Output) -> Result<Exit, Failure> {
-    let answer = ask(fleet, args).await?;
+    let mut by = args.by.unwrap_or(Kind::App);
+    let mut answer = ask(fleet, args, by).await?;
+    if args.by.is_none() && output.is_for_people() {
+        // a machine without pods and units has something else
+        for other in [Kind::Container, Kind::Vm, Kind::User] {
+            if answer.workloads.is_empty() {
+                (by, answer) = (other, ask(fleet, args, other).await?);
+            }
+        }
+    }
     let empty = answer.workloads.is_empty();
-    output.show(&Workloads { by: args.by, answer })?;
+    output.show(&Workloads { by, answer })?;
     if empty {
         let narrowed = !args.search.is_empty() || !args.node.is_empty();
         output.note(match narrowed {
             true => "nothing that was asked for draws power",
+            false if args.by.is_none() => "nothing is known to draw power; do nodes tell of any? ebbtide nodes -o wide",
             false => "nothing of this kind is known; try another: --by pod, container, unit, vm, user or app",
         });
     }
     Ok(Exit::Ok)
 }
 
-async fn ask(fleet: &Fleet, args: &WorkloadsArgs) -> Result<v1::ListWorkloadsResponse, Failure> {
+async fn ask(fleet: &Fleet, args: &WorkloadsArgs, by: Kind) -> Result<v1::ListWorkloadsResponse, Failure> {
     let request = v1::ListWorkloadsRequest {
-        by: args.by.wire().into(),
+        by: by.wire().into(),
         node: args.node.clone(),
         search: args.search.clone(),
         limit: args.limit,
