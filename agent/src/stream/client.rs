@@ -68,7 +68,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Connection, Ended>> + Send>
 enum Line {
     None,
     Connecting(u64, Connecting),
-    Open(u64, mpsc::Sender<v1::AgentMessage>, Box<super::connect::Inbound>),
+    Open(u64, mpsc::Sender<v1::AgentMessage>, super::connect::Inbound),
 }
 
 struct Driver {
@@ -273,7 +273,7 @@ impl Line {
                 match connecting.await {
                     Ok(connection) => {
                         let (outbox, messages) = mpsc::channel(OUTBOX);
-                        *self = Self::Open(number, outbox, Box::new(connection.stream(messages)));
+                        *self = Self::Open(number, outbox, connection.stream(messages));
                         Event::Connected(number)
                     }
                     Err(ended) => {

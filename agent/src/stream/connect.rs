@@ -131,7 +131,7 @@ pub enum Inbound {
     /// It has not said anything yet.
     Opening(Opening),
     /// It speaks.
-    Open(Streaming<v1::FleetMessage>),
+    Open(Box<Streaming<v1::FleetMessage>>),
 }
 
 impl Inbound {
@@ -139,7 +139,7 @@ impl Inbound {
     pub async fn next(&mut self) -> Result<v1::FleetMessage, Ended> {
         loop {
             match self {
-                Self::Opening(opening) => *self = Self::Open(opening.await.map_err(|status| ended(&status))?),
+                Self::Opening(opening) => *self = Self::Open(Box::new(opening.await.map_err(|status| ended(&status))?)),
                 Self::Open(stream) => {
                     return match stream.message().await {
                         Ok(Some(message)) => Ok(message),
