@@ -144,7 +144,11 @@ fn export(what: &Export) -> anyhow::Result<ExitCode> {
 
 /// Does it here, or asks the daemon that has the store open.
 fn on_store(folder: &Path, request: &Request, to: &mut dyn std::io::Write) -> anyhow::Result<()> {
-    anyhow::ensure!(folder.join("hot.db").exists(), "there is no store in {}; give its folder with --data", folder.display());
+    anyhow::ensure!(
+        folder.join("hot.db").exists(),
+        "there is no store in {}; give its folder with --data",
+        folder.display()
+    );
     match Store::open(folder, store::Options::default()) {
         Ok(store) => request.run(&store, to),
         Err(store::StoreError::Locked { .. }) => control::ask(folder, request, to)

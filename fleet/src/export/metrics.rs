@@ -120,7 +120,7 @@ pub struct StoreFigures {
 }
 
 /// The page at `now_ms`.
-pub fn page(live: &Live, counts: &Counts, store: StoreFigures, now_ms: u64) -> String {
+pub fn page(live: &Live, counts: &Counts, store: Option<StoreFigures>, now_ms: u64) -> String {
     let nodes = live.nodes("", now_ms);
     let mut page = Page(String::with_capacity(nodes.len() * 800 + 4096));
     let shown = || nodes.iter().take(MOST_NODES);
@@ -197,8 +197,10 @@ pub fn page(live: &Live, counts: &Counts, store: StoreFigures, now_ms: u64) -> S
     page.sample("ebbtide_fleet_commit_seconds_bucket", &[("le", "+Inf")], count);
     page.sample("ebbtide_fleet_commit_seconds_sum", &[], sum);
     page.sample("ebbtide_fleet_commit_seconds_count", &[], count);
-    page.one(UNSEALED, store.unsealed_frames);
-    page.one(STORE, store.bytes);
+    if let Some(store) = store {
+        page.one(UNSEALED, store.unsealed_frames);
+        page.one(STORE, store.bytes);
+    }
     page.head(BUILD);
     page.sample(BUILD.name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.0

@@ -9,7 +9,7 @@ use ebbtide_runtime::clock;
 use super::{Queries, QueryError};
 use crate::ingest::Counts;
 use crate::live::Live;
-use crate::store::Store;
+use crate::store::{Stats, Store};
 
 /// Workloads in an answer, if the question doesn't say.
 const WORKLOADS: usize = 1000;
@@ -79,10 +79,13 @@ impl Queries for Answers {
     }
 
     fn status(&self) -> v1::GetStatusResponse {
-        let stats = self.store.stats();
         let counts = &self.counts;
         let now_ms = now_ms();
         let mut troubles = Vec::new();
+        let stats = self.store.stats().unwrap_or_else(|error| {
+            troubles.push(error.to_string());
+            Stats::default()
+        });
         let sealed_ms = self.sealed_ms.load(Ordering::Relaxed).max(self.started_ms);
         if now_ms.saturating_sub(sealed_ms) > 15 * 60 * 1000 {
             troubles.push("no blocks were made for 15 minutes: the log says why".to_owned());

@@ -38,8 +38,9 @@ pub(super) fn router(answers: Arc<Answers>, trust: Trust, stop: Shutdown) -> Rou
 
 /// The metrics page at `at_ms`.
 pub(super) fn metrics(answers: &Answers, at_ms: u64) -> String {
-    let stats = answers.store.stats();
-    let store = StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes };
+    // what can't be told is left out
+    let stats = answers.store.stats().ok();
+    let store = stats.map(|stats| StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes });
     export::page(&answers.live, &answers.counts, store, at_ms)
 }
 
