@@ -60,6 +60,8 @@ impl Notes {
         let error = noted.error.as_ref()?;
         match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::AlertReceived(alert)) => Some(Broken::Refused(*alert)),
+            // what TLS says of that is long, and no more
+            _ if error.kind() == io::ErrorKind::UnexpectedEof => Some(Broken::Other("it was closed".to_owned())),
             _ => Some(Broken::Other(error.to_string())),
         }
     }
