@@ -3,16 +3,14 @@
 //! The root is `/` on a host, `/host` in a container that has the host mounted there, and a
 //! temporary folder in tests and in the twin. Nothing else in the agent spells these paths out.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
+
+pub use ebbtide_runtime::files::{READ_LIMIT, read_text};
 
 /// The prefix of the measured machine's file systems.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRoot(PathBuf);
-
-/// The most that is ever read of one file of `/proc` or `/sys`.
-pub const READ_LIMIT: u64 = 1 << 20;
 
 impl HostRoot {
     /// A machine whose `/` is `root`.
@@ -45,16 +43,6 @@ impl HostRoot {
     pub fn sys(&self, rest: impl AsRef<Path>) -> PathBuf {
         self.0.join("sys").join(rest)
     }
-}
-
-/// Reads a whole small text file, at most [`READ_LIMIT`] bytes; bytes that aren't UTF-8 become `U+FFFD`.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::with_capacity(256);
-    File::open(path)?.take(READ_LIMIT).read_to_end(&mut bytes)?;
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-    })
 }
 
 /// Reads a file that holds one line, without its white space.

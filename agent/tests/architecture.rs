@@ -75,7 +75,6 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         &[
             "attribution::IdlePolicy",
             "attribution::floor::FloorKind",
-            "clock",
             "config::Label",
             "config::NameStyle",
             "config::Processes",
@@ -86,7 +85,6 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
             "source::ZoneKind",
             "source::discover::Role",
             "stream::figures",
-            "tasks",
             "usage::table::TaskClass",
         ],
         "reads snapshots; of everything before them only the words that figures are labelled with",
@@ -141,7 +139,7 @@ const UNSAFE: &[(&str, &str)] = &[
 const CLOCKS: &[&str] = &["SystemTime::now", "Instant::now", "UnixTime::now", "clock_gettime"];
 
 /// Where they may appear, and why.
-const CLOCK_READERS: &[(&str, &str)] = &[("export/http.rs", "deadlines on tokio's clock")];
+const CLOCK_READERS: &[(&str, &str)] = &[];
 
 /// A source file, freed of comments, texts and tests.
 struct Source {

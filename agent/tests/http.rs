@@ -104,7 +104,7 @@ fn read_hello(stream: &mut impl Read) -> String {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/web").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/tests/fixtures/web").join(name)
 }
 
 /// A web config in a folder of its own that holds all fixtures.

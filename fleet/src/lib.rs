@@ -2,4 +2,6 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
+pub mod live;
+pub mod pki;
 pub mod query;

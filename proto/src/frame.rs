@@ -273,6 +273,9 @@ fn number(given: usize) -> u32 {
 struct Known {
     key: SeriesKey,
     last: u64,
+    /// Numbers of its zone and workload; 0: none.
+    zone: u32,
+    workload: u32,
 }
 
 /// What a frame says. Its memory can be used again.
@@ -321,9 +324,11 @@ impl Decoder {
         Some(&self.series.get(number as usize)?.as_ref()?.key)
     }
 
-    /// The zone of this id.
-    pub fn zone(&self, id: &ZoneId) -> Option<&Arc<ZoneInfo>> {
-        self.zones.iter().flatten().find(|zone| zone.id == *id)
+    /// What the series of this number is of, as it was described last.
+    pub fn described(&self, number: u32) -> (Option<&Arc<ZoneInfo>>, Option<&Arc<WorkloadInfo>>) {
+        let Some(known) = self.series.get(number as usize).and_then(Option::as_ref) else { return (None, None) };
+        let zone = self.zones.get(known.zone as usize).and_then(Option::as_ref);
+        (zone, self.workloads.get(known.workload as usize).and_then(Option::as_ref))
     }
 
     /// Reads the next frame of the stream into `to`. After an error the stream can't be read on.
@@ -477,7 +482,8 @@ impl Decoder {
                 zone: zone.map(|zone| zone.id.clone()),
                 workload: workload.map(|workload| workload.id.clone()),
             };
-            put(&mut self.series, series.r#ref, Known { key, last: 0 }, self.limits.series, "series", seq)?;
+            let known = Known { key, last: 0, zone: series.zone, workload: series.workload };
+            put(&mut self.series, series.r#ref, known, self.limits.series, "series", seq)?;
             to.defined.push(series.r#ref);
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! What leaves the agent: everything here reads the published snapshot and nothing here changes it.
 //!
 //! Pages: `page` renders families in chunks, `native`, `kepler`, `scaphandre` and `own` say which, `pages` puts
-//! them behind URLs, `reference` writes their document. The HTTP side: `http` (listener, connections, limits), `web_config` (the operator's file),
-//! `tls` and `basic_auth` (what that file asks for), `negotiate` (which format, and the streamed body).
+//! them behind URLs, `reference` writes their document. The HTTP side: `http` (listener, connections, limits) and `web_config` (the
+//! operator's file) of the runtime, `negotiate` (which format, and the streamed body).
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,6 @@ use ebbtide_proto::WorkloadKind;
 
 use crate::config::{Label, NameStyle, Processes};
 
-pub mod basic_auth;
-pub mod http;
 pub mod kepler;
 pub mod native;
 pub mod negotiate;
@@ -20,8 +18,8 @@ pub mod page;
 pub mod pages;
 pub mod reference;
 pub mod scaphandre;
-pub mod tls;
-pub mod web_config;
+
+pub use ebbtide_runtime::{http, web_config};
 
 /// What the operator wants to see on the metrics page.
 pub struct View {

@@ -5,7 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -65,6 +66,17 @@ impl Default for Limits {
             buffer: 32 << 10,
         }
     }
+}
+
+/// Who is at the other end of a request; among its extensions.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// The certificate that it showed, if the server asks for one.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 /// Why the listen address can't be used.
@@ -155,7 +167,7 @@ pub async fn serve_within(
         };
         failing = false;
         if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-            let connection = Arc::clone(&server).connection(stream, connections.shutdown());
+            let connection = Arc::clone(&server).connection(stream, peer.ip(), connections.shutdown());
             connections.spawn("http connection", async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%peer, "connection ended: {:#}", anyhow::Error::new(error));
@@ -209,10 +221,16 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream, shutdown: Shutdown) -> Result<(), ConnectionError> {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: IpAddr,
+        shutdown: Shutdown,
+    ) -> Result<(), ConnectionError> {
         // Pages are written in large pieces; there is nothing to gain from waiting for more.
         stream.set_nodelay(true).map_err(ConnectionError::Handshake)?;
-        let Some(tls) = &self.web.tls else { return Box::pin(self.drive(stream, &shutdown)).await };
+        let mut client = Client { address, encrypted: false, certificate: None };
+        let Some(tls) = &self.web.tls else { return Box::pin(self.drive(stream, client, &shutdown)).await };
         let handshake = async {
             let mut first = [0];
             stream.peek(&mut first).await.map_err(ConnectionError::Handshake)?;
@@ -226,7 +244,13 @@ impl Server {
         };
         tokio::select! {
             done = timeout(self.limits.handshake, handshake) => match done {
-                Ok(stream) => Box::pin(self.drive(stream?, &shutdown)).await,
+                Ok(stream) => {
+                    let stream = stream?;
+                    client.encrypted = true;
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    client.certificate = shown.map(|certificate| certificate.clone().into_owned());
+                    Box::pin(self.drive(stream, client, &shutdown)).await
+                }
                 Err(_) => Err(ConnectionError::TooSlow("the handshake")),
             },
             () = shutdown.requested() => Ok(()),
@@ -234,13 +258,16 @@ impl Server {
     }
 
     /// Speaks HTTP on `stream` until the client is done, too slow, or the stop signal and the end of its request.
-    async fn drive<S>(&self, stream: S, shutdown: &Shutdown) -> Result<(), ConnectionError>
+    async fn drive<S>(&self, stream: S, client: Client, shutdown: &Shutdown) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let phases = Phases::default();
         let io = TokioIo::new(Watched { stream, phases: phases.clone() });
-        let service = service_fn(|request| self.answer(request, phases.clone()));
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(client.clone());
+            self.answer(request, phases.clone())
+        });
         let connection = http1::Builder::new()
             .header_read_timeout(None) // it would count the time between requests too; see `Phases`
             .max_buf_size(self.limits.buffer)

@@ -22,7 +22,7 @@ use rustls::{
 use thiserror::Error;
 
 use crate::clock::Moment;
-use crate::host::read_text;
+use crate::files::read_text;
 
 /// How often the files are looked at, at most.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -114,6 +114,8 @@ pub struct TlsSettings {
     pub provider: Arc<CryptoProvider>,
     /// Whether the client's order of cipher suites counts before ours.
     pub client_order: bool,
+    /// What is spoken inside, by its name in ALPN.
+    pub speaks: &'static str,
 }
 
 /// Why TLS can't be set up.
@@ -252,7 +254,7 @@ impl TlsSettings {
             }
             other => unusable(&self.key, "a key for a TLS server (ECDSA P-256 or P-384, Ed25519, RSA)", other),
         })?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![self.speaks.as_bytes().to_vec()];
         config.ignore_client_order = !self.client_order;
         Ok(config)
     }
@@ -382,6 +384,7 @@ mod tests {
             versions: rustls::ALL_VERSIONS.to_vec(),
             provider: Arc::new(rustls::crypto::ring::default_provider()),
             client_order: false,
+            speaks: "http/1.1",
         }
     }
 

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use super::basic_auth::{BasicAuth, UserError};
 use super::tls::{ClientAuth, Pem, Tls, TlsError, TlsSettings};
-use crate::host::read_text;
+use crate::files::read_text;
 
 /// What the operator asked for, checked and ready for use.
 #[derive(Debug, Default)]
@@ -241,6 +241,7 @@ impl TlsSection {
             versions: versions(self.min_version.as_deref(), self.max_version.as_deref())?,
             provider: Arc::new(provider(self.cipher_suites, self.curve_preferences)?),
             client_order: self.prefer_server_cipher_suites == Some(false),
+            speaks: "http/1.1",
         })
     }
 }
