@@ -31,7 +31,7 @@ pub const LEVELS: [WorkloadKind; 6] = [
 ];
 
 /// More series of workloads than this are not in a frame; those that used most CPU time of late are.
-const MOST_SERIES: usize = 40_000;
+const MOST_SERIES: usize = 16_000;
 /// More moments than this are not in a frame.
 const MOST_TICKS: usize = 3000;
 

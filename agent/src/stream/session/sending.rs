@@ -22,9 +22,9 @@ const SMALLEST_MESSAGE: usize = 16 << 10;
 const FULL_MESSAGE: usize = 256 << 10;
 /// What a decoder takes after decompression.
 const PLAIN_BYTES: usize = 4 << 20;
-/// More names than these a decoder may refuse; a new connection starts counting again.
-const MOST_SERIES: usize = 48_000;
-const MOST_WORKLOADS: usize = 19_000;
+/// More names than these the fleet may refuse; a new connection starts counting again.
+const MOST_SERIES: usize = 19_000;
+const MOST_WORKLOADS: usize = 9_500;
 /// Level of compression: fast, and most of what there is to gain.
 const LEVEL: i32 = 3;
 
@@ -136,6 +136,9 @@ impl Sending {
             if !fits(&batch, self.message) {
                 batch = in_place_of(&batch);
             }
+            if batch.seq > self.next && batch.dropped.is_none() {
+                batch.dropped = Some(missing(&batch, batch.seq - self.next));
+            }
             self.next = batch.seq + 1;
             let frame = self.encoder.encode(&batch);
             let largest = |refs: &mut dyn Iterator<Item = u32>| refs.max().map_or(0, |n| n as usize);
@@ -192,6 +195,13 @@ fn fits(batch: &Batch, message: usize) -> bool {
     }
     let frame = Encoder::new().encode(batch);
     frame.encoded_len() <= PLAIN_BYTES && pack(vec![frame], LEVEL).encoded_len() + 64 <= message
+}
+
+/// What a frame says of numbers before it that nobody has any more: the fleet had them once and forgot, as one does
+/// that starts with an empty store.
+fn missing(batch: &Batch, frames: u64) -> v1::Dropped {
+    let at = batch.ticks.first().copied().unwrap_or(0);
+    v1::Dropped { frames, from_ms: at, until_ms: at, reason: "forgotten".into() }
 }
 
 /// A frame with the same number that says that it is missing.

@@ -244,6 +244,7 @@ impl World {
         for (seq, label, dropped) in std::mem::take(&mut self.lines[line].pending) {
             let last = self.stored.entry(id).or_insert(0);
             if seq > *last {
+                assert!(seq == *last + 1 || dropped > 0, "frame {seq} after {last}, and no word of those between");
                 *last = seq;
                 self.delivered.push(label);
                 self.told += dropped;
@@ -259,6 +260,7 @@ impl World {
     fn break_lines(&mut self) {
         for line in 0..self.lines.len() {
             let number = self.lines[line].number;
+            self.lines[line].broken = true;
             if self.lines[line].open {
                 let at = self.later(100);
                 let ended = Ended { code: Some(Code::Unavailable), text: "reset".into() };
@@ -375,6 +377,20 @@ proptest! {
         // some may have arrived, whose acks were lost
         prop_assert!(world.spool.stock().dropped >= world.told);
     }
+}
+
+#[test]
+fn a_fleet_that_forgot_everything_is_told_from_here_on() {
+    let mut world = World::new(4, Limits { segment: 700, ..Limits::default() }, Vec::new());
+    world.run(600);
+    assert!(world.delivered.len() > 50);
+    world.stored.clear();
+    world.delivered.clear();
+    world.break_lines();
+    world.run(900);
+    // it gets what is still in the spool, and is told of the rest
+    assert!(world.told > 30);
+    assert_eq!(world.delivered, (world.told + 1..=world.appended).collect::<Vec<_>>());
 }
 
 #[test]

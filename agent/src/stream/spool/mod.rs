@@ -308,11 +308,12 @@ impl Spool {
             return;
         }
         self.acked = self.acked.max(seq.min(position.next_seq.saturating_sub(1)));
+        let mut changed = false;
         for segment in self.segments.iter_mut().filter(|s| s.spool_id == spool_id) {
             let told = |lost: &Lost| seq >= segment.first_seq || (lost.spool_id == spool_id && seq >= lost.last_seq);
-            segment.lost.take_if(|lost| told(lost));
+            changed |= segment.lost.take_if(|lost| told(lost)).is_some();
         }
-        if self.tidy() {
+        if self.tidy() || changed {
             self.note_position();
         }
         if self.stock().frames == 0 {
@@ -325,7 +326,9 @@ impl Spool {
         self.encoder = None;
         self.id = self.random.id();
         self.next_seq = 1;
-        self.tidy();
+        if self.tidy() {
+            self.note_position();
+        }
     }
 
     /// Makes sure that what is kept survives a power cut.
@@ -404,9 +407,8 @@ impl Spool {
         }
         self.segments.push_back(segment);
         self.encoder = Some(Encoder::new());
-        self.tidy();
-        if self.segments.front().is_some_and(|front| front.lost.is_some()) {
-            // before others a gap in the numbers shows it
+        // what is lost before other segments shows as a gap in the numbers
+        if self.tidy() || self.segments.front().is_some_and(|front| front.lost.is_some()) {
             self.note_position();
         }
         Ok(())

@@ -119,8 +119,7 @@ impl Spool {
         if kept.spool_id != front.spool_id {
             return;
         }
-        let mine = front.first_seq..front.first_seq + front.frames;
-        if kept.lost.is_some() && kept.acked + 1 < mine.start {
+        if kept.lost.is_some() && kept.acked < front.first_seq {
             front.lost = kept.lost;
         }
         self.release(kept.spool_id, kept.acked);
