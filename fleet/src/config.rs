@@ -197,7 +197,7 @@ impl Config {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let config: Self = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map(|span| text.get(..span.start).unwrap_or("").lines().count().max(1));
+            let line = e.span().map(|span| text.get(..span.start).unwrap_or("").split('\n').count());
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
             ConfigError::Parse { path: path.to_owned(), text: format!("{place}{}", e.message()) }
         })?;

@@ -78,7 +78,7 @@ fn what_is_sent_is_safe_then_acknowledged_and_seen() {
         assert_eq!((status.frames, status.duplicates, status.your_role.as_str()), (3, 1, "viewer"));
         let folder = daemon.stop().await;
         let report = ebbtide_fleet::store::verify(&folder.path().join("data")).unwrap();
-        assert!(report.is_clean(), "{report}");
+        assert!(report.is_clean(), "{report:?}");
     });
 }
 
