@@ -127,10 +127,10 @@ async fn agents(order: &Order) -> anyhow::Result<()> {
         let (begun, authority) = (begun.clone(), authority.clone());
         tasks.spawn("agent", async move {
             let counted = Arc::clone(&shared);
-            if let Err(error) = agent.run(authority, connecting, shared, begun).await {
-                if counted.failed.fetch_add(1, Ordering::Relaxed) == 0 {
-                    eprintln!("an agent failed: {error:#}");
-                }
+            if let Err(error) = agent.run(authority, connecting, shared, begun).await
+                && counted.failed.fetch_add(1, Ordering::Relaxed) == 0
+            {
+                eprintln!("an agent failed: {error:#}");
             }
             Ok(())
         });

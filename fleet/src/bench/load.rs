@@ -84,6 +84,7 @@ impl Counters {
     }
 
     /// The next frame, with `ticks` values of each counter.
+    #[allow(clippy::cast_possible_truncation, reason = "made-up rates, far below the range")]
     pub(super) fn next(&mut self, ticks: u32) -> &Batch {
         let before = self.batch.ticks.last().copied().unwrap_or(0);
         self.batch.seq += 1;

@@ -326,12 +326,10 @@ async fn seal(answers: Arc<Answers>, stop: Shutdown) -> anyhow::Result<()> {
                     retained_ms = now_ms();
                 }
             }
-            Some(Err(error)) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::error!("can't make blocks, going on trying: {error}");
-                }
+            Some(Err(error)) if !std::mem::replace(&mut failing, true) => {
+                tracing::error!("can't make blocks, going on trying: {error}");
             }
-            None => {}
+            Some(Err(_)) | None => {}
         }
     }
 }
