@@ -14,7 +14,7 @@ use super::error::{InFile as _, OnFile as _};
 use super::hot::{gather, names_of, tail_of};
 use super::node::{FrameRef, Node};
 use super::question::{Answer, Question, Slots, Unit};
-use super::recent::{MINUTE_MS, Minutes};
+use super::recent::{Cell, MINUTE_MS};
 use super::rollup::Rollup;
 use super::sql::{Bits, Snapshot};
 use super::sums::{KINDS, Sum};
@@ -143,12 +143,12 @@ impl Reading<'_> {
     }
 
     /// Adds the sums of what is not in days.
-    fn recent(&self, groups: Vec<(String, Quality, Minutes)>, answer: &mut Answer<'_>) -> Result<(), QueryError> {
+    fn recent(&self, groups: Vec<(String, Quality, Vec<Cell>)>, answer: &mut Answer<'_>) -> Result<(), QueryError> {
         for (name, worst, minutes) in groups {
             let Some(group) = answer.group(name, worst)? else { continue };
-            for (minute, (energy, ms)) in minutes {
-                if let Some(bucket) = self.question.bucket(u64::from(minute) * MINUTE_MS) {
-                    answer.add_to(group, bucket, energy, ms);
+            for cell in minutes {
+                if let Some(bucket) = self.question.bucket(u64::from(cell.minute) * MINUTE_MS) {
+                    answer.add_to(group, bucket, cell.energy, cell.covered_ms);
                 }
             }
         }

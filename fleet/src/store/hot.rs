@@ -202,7 +202,7 @@ pub(super) struct Gathered {
 /// Reads frames and puts them together, at least one and no more than fit. One that can't be read is left out: what it
 /// told is lost, and what comes after it is not.
 pub(super) fn gather(db: &Connection, path: &Path, frames: &[FrameRef]) -> Result<Gathered, StoreError> {
-    let mut gatherer = Gatherer::default();
+    let mut gatherer = Gatherer::new(frames.len());
     let mut gathered = Gathered::default();
     let sql = "SELECT stream, seq, data FROM frame JOIN body USING (id) WHERE id = ?1";
     let mut query = db.prepare_cached(sql).on("read", path)?;

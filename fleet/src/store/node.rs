@@ -205,10 +205,16 @@ impl NodeState {
             let first = Sample { at: moved.first.0, value: moved.first.1, boot };
             let before = last(series, place, boots);
             let Some(held) = series.get_mut(place) else { continue };
+            let mut own = own.iter().copied();
             if let Some(Step::Known { by, ms }) = before.map(|before| before.step_to(&first)) {
-                held.add(minute(first.at), by, ms, recent);
+                let minute = minute(first.at);
+                // the step to the frame is mostly of the same minute as the first of those within
+                let next = own.clone().next().filter(|piece| piece.minute == minute);
+                let (more, more_ms) = next.map_or((0, 0), |piece| (piece.by, u64::from(piece.ms)));
+                own.by_ref().take(usize::from(next.is_some())).for_each(drop);
+                held.add(minute, by.wrapping_add(more), ms + more_ms, recent);
             }
-            own.iter().for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), recent));
+            own.for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), recent));
             (held.at, held.value, held.boot) = (moved.last.0, moved.last.1, number);
         }
     }

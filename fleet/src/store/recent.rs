@@ -3,7 +3,7 @@
 //! Each step is added when its frame is committed, and taken away when it is in a day. Both come from the same rules
 //! ([`super::samples`]) in the same order, so that nothing is left over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 
 use ebbtide_proto::NodeId;
 use ebbtide_proto::series::Quality;
@@ -11,7 +11,7 @@ use ebbtide_proto::v1::GroupBy;
 
 use super::groups::{Described, group, quality};
 use super::names::Definition;
-use super::samples::{Sample, Step};
+use super::samples::{LONGEST_STEP_MS, Sample, Step};
 use super::sums::{KINDS, SumKey};
 
 /// The most groups that a series goes to: those of a zone.
@@ -59,12 +59,22 @@ pub(super) struct Movement {
 }
 
 impl Movement {
-    /// Adds a column.
+    /// Adds a column; its ticks rise.
     pub(super) fn add(&mut self, series: u32, ticks: &[u64], values: &[u64]) {
         let (Some(first), Some(last)) = (ticks.first().zip(values.first()), ticks.last().zip(values.last())) else {
             return;
         };
         let before = self.pieces.len();
+        // mostly all steps are known and end in the same minute
+        let falls = values.iter().zip(values.iter().skip(1)).fold(false, |falls, (a, b)| falls | (b < a));
+        if let Some(second) = ticks.get(1).filter(|_| !falls) {
+            let (minute, ms) = (minute(*second), last.0 - first.0.min(last.0));
+            if minute == self::minute(*last.0) && first.0 < second && ms <= LONGEST_STEP_MS {
+                self.push(before, minute, last.1 - first.1, ms);
+                self.series.push(Moved { series, first: (*first.0, *first.1), last: (*last.0, *last.1), pieces: 1 });
+                return;
+            }
+        }
         let moments = ticks.iter().zip(values);
         let mut from = first;
         for to in moments.skip(1) {
@@ -96,8 +106,15 @@ pub(super) fn minute(at: u64) -> u32 {
     u32::try_from(at / MINUTE_MS).unwrap_or(u32::MAX)
 }
 
-/// The minutes of a group, with energy and the longest that any of its nodes is known in milliseconds.
-pub(super) type Minutes = BTreeMap<u32, (u64, u64)>;
+/// A minute of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cell {
+    pub(super) minute: u32,
+    /// In microjoules.
+    pub(super) energy: u64,
+    /// The longest that any of the group's nodes is known.
+    pub(super) covered_ms: u64,
+}
 
 #[derive(Debug)]
 struct Group {
@@ -105,7 +122,22 @@ struct Group {
     quality: Quality,
     /// How many series go here.
     series: u32,
-    minutes: Minutes,
+    /// Minutes that have something, in order.
+    minutes: VecDeque<Cell>,
+}
+
+impl Group {
+    fn cell(&mut self, minute: u32) -> &mut Cell {
+        // mostly the last
+        let place = match self.minutes.back() {
+            Some(last) if last.minute == minute => self.minutes.len() - 1,
+            _ => self.minutes.partition_point(|cell| cell.minute < minute),
+        };
+        if self.minutes.get(place).is_none_or(|cell| cell.minute != minute) {
+            self.minutes.insert(place, Cell { minute, energy: 0, covered_ms: 0 });
+        }
+        &mut self.minutes[place]
+    }
 }
 
 /// Sums of what is not in days.
@@ -140,7 +172,7 @@ impl Recent {
                 if place == next {
                     self.groups.push(None);
                 }
-                let group = Group { key: key.clone(), quality: worst, series: 0, minutes: Minutes::new() };
+                let group = Group { key: key.clone(), quality: worst, series: 0, minutes: VecDeque::new() };
                 if let Some(free) = self.groups.get_mut(place as usize) {
                     *free = Some(group);
                 }
@@ -172,9 +204,9 @@ impl Recent {
     pub(super) fn add(&mut self, places: Places, minute: u32, by: u64, covered_ms: u64) {
         for place in places.0 {
             if let Some(group) = self.group(place) {
-                let cell = group.minutes.entry(minute).or_default();
-                cell.0 = cell.0.wrapping_add(by);
-                cell.1 = cell.1.max(covered_ms);
+                let cell = group.cell(minute);
+                cell.energy = cell.energy.wrapping_add(by);
+                cell.covered_ms = cell.covered_ms.max(covered_ms);
             }
         }
     }
@@ -182,8 +214,9 @@ impl Recent {
     /// Takes away what is in a day now.
     pub(super) fn take(&mut self, places: Places, minute: u32, by: u64) {
         for place in places.0 {
-            if let Some(cell) = self.group(place).and_then(|group| group.minutes.get_mut(&minute)) {
-                cell.0 = cell.0.wrapping_sub(by);
+            if let Some(group) = self.group(place) {
+                let cell = group.cell(minute);
+                cell.energy = cell.energy.wrapping_sub(by);
             }
         }
     }
@@ -192,11 +225,8 @@ impl Recent {
     pub(super) fn forget_before(&mut self, first: u32) {
         for (place, slot) in (0u32..).zip(&mut self.groups) {
             let Some(group) = slot else { continue };
-            while let Some(oldest) = group.minutes.first_entry() {
-                if *oldest.key() >= first || oldest.get().0 > 0 {
-                    break;
-                }
-                oldest.remove();
+            while group.minutes.front().is_some_and(|oldest| oldest.minute < first && oldest.energy == 0) {
+                group.minutes.pop_front();
             }
             if group.series == 0 && group.minutes.is_empty() {
                 self.by_key.remove(&group.key);
@@ -207,9 +237,9 @@ impl Recent {
     }
 
     /// All groups of a kind that have something.
-    pub(super) fn of(&self, by: GroupBy) -> Vec<(String, Quality, Minutes)> {
+    pub(super) fn of(&self, by: GroupBy) -> Vec<(String, Quality, Vec<Cell>)> {
         let kind = i32::from(by);
         let groups = self.groups.iter().flatten().filter(|group| group.key.kind == kind && !group.minutes.is_empty());
-        groups.map(|group| (group.key.name.clone(), group.quality, group.minutes.clone())).collect()
+        groups.map(|group| (group.key.name.clone(), group.quality, group.minutes.iter().copied().collect())).collect()
     }
 }

@@ -135,9 +135,19 @@ pub struct Gatherer {
     /// Where the column of a series is.
     places: HashMap<u32, usize>,
     values: usize,
+    /// How many frames will come, about.
+    frames: usize,
 }
 
 impl Gatherer {
+    /// The most values of a series, and the most series, that memory is taken for before they are there.
+    const FORESEEN: usize = 1024;
+
+    /// For so many frames, about.
+    pub fn new(frames: usize) -> Self {
+        Self { frames, ..Self::default() }
+    }
+
     /// Adds the next frame. Of one that is damaged, what comes before the damage.
     pub fn add(&mut self, body: &[u8]) -> Result<(), Damaged> {
         let mut from = Reader::new(body);
@@ -160,6 +170,7 @@ impl Gatherer {
             samples.boots.push((base, boot));
         }
         let columns = from.count(body.len())?;
+        let frames = self.frames;
         let (mut series, mut likely) = (0i64, 0usize);
         for _ in 0..columns {
             series = series.wrapping_add(from.signed()?);
@@ -179,7 +190,9 @@ impl Gatherer {
             let place = match samples.columns.get(likely) {
                 Some(column) if column.series == number => likely,
                 _ => *self.places.entry(number).or_insert_with(|| {
-                    samples.columns.push(Column { series: number, ..Column::default() });
+                    let frames = if samples.columns.len() < Self::FORESEEN { frames } else { 1 };
+                    let values = Vec::with_capacity((len * frames).min(Self::FORESEEN));
+                    samples.columns.push(Column { series: number, values, ..Column::default() });
                     samples.columns.len() - 1
                 }),
             };

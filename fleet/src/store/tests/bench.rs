@@ -217,3 +217,41 @@ fn queries_and_restart() {
     println!("  open: {:.1} ms", now().since(begin).as_secs_f64() * 1e3);
     drop(store);
 }
+
+/// Memory of this process in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[test]
+#[ignore = "a benchmark"]
+fn memory_and_restart_of_many_nodes() {
+    const NODES: u64 = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let begin = resident();
+    let mut streams = Vec::new();
+    let mut samples = 0;
+    for n in 0..NODES {
+        let mut load = Load::new(n, true, 1000);
+        let mut connection = Connection::new(&store, &format!("node-{n}"), 1);
+        let records: Vec<Record> = (0..60).map(|_| connection.record(&load.frame())).collect();
+        samples += store.commit(records).unwrap().samples;
+        streams.push(connection.stream);
+    }
+    println!("{NODES} nodes, {samples} samples not in days: {} bytes per node", (resident() - begin) / NODES);
+    let request = ask(GroupBy::Namespace, START - 600_000, START + 3_600_000, 60_000);
+    timed("fleet by namespace from memory", || store.energy(&request, START + 3_600_000).unwrap());
+    drop(streams);
+    drop(store);
+    let begin = now();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    println!("  open after a crash: {:.1} ms", now().since(begin).as_secs_f64() * 1e3);
+    let begin = now();
+    drop(store.energy(&request, START + 3_600_000).unwrap());
+    println!("  first question about the fleet: {:.1} ms", now().since(begin).as_secs_f64() * 1e3);
+    let begin = now();
+    store.seal_all(START).unwrap();
+    println!("  all sealed: {:.1} ms", now().since(begin).as_secs_f64() * 1e3);
+}
