@@ -1,6 +1,13 @@
 //! A made-up fleet: five nodes in five states, forty workloads, a day of energy with gaps. Its figures follow a clock
 //! and nothing else, so that the same moment always looks the same.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, reason = "tests and an example share it")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "tests and an example share it; made-up figures are small"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -24,7 +24,7 @@ fn batch(seq: u64, ticks: &[u64], zone_uj: &[u64], namespaces: &[(&str, u64)]) -
     });
     let mut batch = Batch { seq, ticks: ticks.to_vec(), zones: vec![Arc::clone(&zone)], ..Batch::default() };
     let len = u32::try_from(ticks.len()).unwrap();
-    let mut add = |batch: &mut Batch, workload: Option<WorkloadId>, values: &[u64]| {
+    let add = |batch: &mut Batch, workload: Option<WorkloadId>, values: &[u64]| {
         let series = u32::try_from(batch.series.len()).unwrap();
         let len = u32::try_from(values.len()).unwrap();
         batch.columns.push(Column { series, first: u32::try_from(ticks.len()).unwrap() - len, len });
