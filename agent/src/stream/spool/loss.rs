@@ -28,12 +28,11 @@ impl Spool {
         let segment = self.segments.get(index).filter(|s| s.first_seq == seq)?;
         let lost = segment.lost.as_ref()?;
         let front = self.segments.front()?;
-        // some of them may have been sent before they were given up
-        let delivered = match lost.spool_id == front.spool_id {
-            true => from.saturating_sub(lost.first_seq).min(lost.last_seq + 1 - lost.first_seq),
-            false => 0,
-        };
-        let frames = lost.frames.saturating_sub(delivered);
+        // some of them may have been sent before they were given up; the first of them told of those under other ids
+        let own = lost.last_seq + 1 - lost.first_seq;
+        let sent = if lost.spool_id == front.spool_id { from.saturating_sub(lost.first_seq).min(own) } else { 0 };
+        let others = if sent > 0 { 0 } else { lost.frames.saturating_sub(own) };
+        let frames = own - sent + others;
         (frames > 0).then(|| v1::Dropped {
             frames,
             from_ms: lost.from_ms,
@@ -134,7 +133,7 @@ impl Spool {
         if let Some(front) = self.segments.front().filter(|_| index == 0)
             && front.spool_id != segment.spool_id
         {
-            self.acked = front.first_seq - 1;
+            self.acked = front.before();
         }
     }
 

@@ -36,7 +36,7 @@ use ebbtide_proto::frame::{Batch, Encoder};
 use serde::{Deserialize, Serialize};
 
 use self::files::{Files, Memory};
-use self::segment::{HEAD, Head, Reader};
+use self::segment::{Head, Reader};
 use super::random::Random;
 use crate::clock::Moment;
 
@@ -133,6 +133,8 @@ struct Segment {
     frames: u64,
     first_ms: u64,
     last_ms: u64,
+    /// Where its first frame begins.
+    begins: u64,
     bytes: u64,
     /// What was lost before its first frame.
     lost: Option<Lost>,
@@ -145,6 +147,12 @@ impl Segment {
 
     fn next_seq(&self) -> u64 {
         self.first_seq + self.frames
+    }
+
+    /// The last number before it that the fleet may have, if it is the oldest segment.
+    fn before(&self) -> u64 {
+        let lost = self.lost.as_ref().filter(|lost| lost.spool_id == self.spool_id);
+        lost.map_or(self.first_seq, |lost| lost.first_seq) - 1
     }
 }
 
@@ -183,6 +191,8 @@ pub struct Spool {
     /// Since when bytes wait for `fdatasync`, on the monotonic clock.
     unsynced: Option<u64>,
     failing: Option<(&'static str, u64)>,
+    /// Files that are no segments. They stay until there is a new one: numbers must not go on before them.
+    unusable: Vec<String>,
     /// What was lost before the frame that is appended next.
     lost: Option<Lost>,
     dropped: u64,
@@ -214,6 +224,7 @@ impl Spool {
             cursor: None,
             unsynced: None,
             failing: None,
+            unusable: Vec::new(),
             lost: None,
             dropped: 0,
         };
@@ -275,11 +286,10 @@ impl Spool {
             let Some((index, segment)) = at.and_then(|i| Some((i, self.segments.get(i)?))) else { break };
             next = next.max(segment.first_seq);
             let fits = |c: &Cursor| c.number == segment.number && c.reader.next_seq <= next;
-            let mut cursor = self
-                .cursor
-                .take()
-                .filter(fits)
-                .unwrap_or_else(|| Cursor { number: segment.number, reader: Reader::new(segment.first_seq) });
+            let mut cursor = self.cursor.take().filter(fits).unwrap_or_else(|| Cursor {
+                number: segment.number,
+                reader: Reader::new(segment.begins, segment.first_seq),
+            });
             let name = segment.name();
             let files: Option<&mut dyn Files> = match segment.in_memory {
                 true => Some(&mut self.memory),
@@ -384,7 +394,9 @@ impl Spool {
 
     /// Begins a segment with the frame that comes next.
     fn begin(&mut self, in_memory: bool) -> io::Result<()> {
-        let head = Head { spool_id: self.id, first_seq: self.next_seq, boot: self.boot };
+        let head = Head { spool_id: self.id, first_seq: self.next_seq, boot: self.boot, lost: self.lost.clone() };
+        let head = head.to_bytes();
+        let bytes = head.len() as u64;
         let mut segment = Segment {
             number: self.next_number,
             in_memory,
@@ -393,22 +405,25 @@ impl Spool {
             frames: 0,
             first_ms: 0,
             last_ms: 0,
-            bytes: HEAD as u64,
+            begins: bytes,
+            bytes,
             lost: None,
         };
         match (in_memory, &mut self.disk) {
-            (false, Some(disk)) => disk.create(&segment.name(), &head.to_bytes())?,
-            _ => self.memory.create(&segment.name(), &head.to_bytes())?,
+            (false, Some(disk)) => {
+                disk.create(&segment.name(), &head)?;
+                self.unusable.drain(..).for_each(|name| drop(disk.remove(&name)));
+            }
+            _ => self.memory.create(&segment.name(), &head)?,
         }
         segment.lost = self.lost.take();
         self.next_number += 1;
         if self.segments.is_empty() {
-            self.acked = self.next_seq - 1;
+            self.acked = segment.before();
         }
         self.segments.push_back(segment);
         self.encoder = Some(Encoder::new());
-        // what is lost before other segments shows as a gap in the numbers
-        if self.tidy() || self.segments.front().is_some_and(|front| front.lost.is_some()) {
+        if self.tidy() {
             self.note_position();
         }
         Ok(())

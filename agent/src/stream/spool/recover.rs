@@ -43,6 +43,7 @@ impl Spool {
             frames: 0,
             first_ms: 0,
             last_ms: 0,
+            begins: 0,
             bytes: 0,
             lost: None,
         };
@@ -51,8 +52,8 @@ impl Spool {
         let found = match found {
             Ok(Some(found)) => found,
             Ok(None) => {
-                tracing::warn!("{} of the spool is no segment and is removed", segment.name());
-                drop(disk.remove(&segment.name()));
+                tracing::warn!("{} of the spool is no segment and will be removed", segment.name());
+                self.unusable.push(segment.name());
                 return None;
             }
             Err(error) => {
@@ -65,24 +66,28 @@ impl Spool {
             tracing::warn!("{} of the spool repeats numbers and is left out", segment.name());
             return None;
         }
+        segment.lost = found.head.lost.clone();
         if let Some(before) = before
             && found.head.first_seq > before.next_seq()
         {
-            let frames = found.head.first_seq - before.next_seq();
-            segment.lost = Some(Lost {
-                spool_id: before.spool_id,
-                first_seq: before.next_seq(),
-                last_seq: found.head.first_seq - 1,
-                frames,
-                from_ms: before.last_ms,
-                until_ms: found.first_ms,
-                reason: "corrupt".into(),
-            });
-            self.dropped += frames;
+            let gap = found.head.first_seq - before.next_seq();
+            let known = segment.lost.as_ref().map_or(0, |lost| lost.frames);
+            if gap > known {
+                segment.lost = Some(Lost {
+                    spool_id: before.spool_id,
+                    first_seq: before.next_seq(),
+                    last_seq: found.head.first_seq - 1,
+                    frames: gap,
+                    from_ms: before.last_ms,
+                    until_ms: found.first_ms,
+                    reason: "corrupt".into(),
+                });
+                self.dropped += gap - known;
+            }
         }
         segment.spool_id = found.head.spool_id;
         segment.first_seq = found.head.first_seq;
-        (segment.frames, segment.bytes) = (found.frames, found.bytes);
+        (segment.frames, segment.begins, segment.bytes) = (found.frames, found.begins, found.bytes);
         (segment.first_ms, segment.last_ms) = (found.first_ms, found.last_ms);
         self.segments.push_back(segment);
         Some(found)
@@ -115,13 +120,13 @@ impl Spool {
     /// Takes up what the fleet was known to have.
     fn recover_position(&mut self, kept: Kept) {
         let Some(front) = self.segments.front_mut() else { return };
-        self.acked = front.first_seq - 1;
-        if kept.spool_id != front.spool_id {
-            return;
-        }
-        if kept.lost.is_some() && kept.acked < front.first_seq {
+        let mine = kept.spool_id == front.spool_id;
+        if mine && kept.lost.is_some() && kept.acked < front.first_seq {
             front.lost = kept.lost;
         }
-        self.release(kept.spool_id, kept.acked);
+        self.acked = front.before();
+        if mine {
+            self.release(kept.spool_id, kept.acked);
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! One segment: a file of frames that can be read without any other.
 //!
 //! ```text
-//! head    "EBBSPOOL" · version u32 = 1 · CRC-32 of what follows u32 · spool id u64 · number of the first frame u64
-//!         · boot id u128, 0 if unknown
+//! head    "EBBSPOOL" · version u32 = 1 · length of what follows u32 · its CRC-32 u32 · JSON of [`Head`]
 //! record  length of the frame u32 · CRC-32 of what follows u32 · first moment u64 · last moment u64 · frame
 //! ```
 //!
@@ -14,13 +13,16 @@ use std::io;
 use ebbtide_proto::frame::{Batch, Decoded, Decoder, Encoder, Limits};
 use ebbtide_proto::{BootId, v1};
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 
+use super::Lost;
 use super::files::Files;
 
 const MAGIC: &[u8; 8] = b"EBBSPOOL";
 const VERSION: u32 = 1;
-/// Bytes of the head of a segment.
-pub(super) const HEAD: usize = 48;
+/// Bytes of the head before its JSON, and the most of that.
+const HEAD: usize = 20;
+const LONGEST_HEAD: usize = 4096;
 /// Bytes of a record before its frame.
 const RECORD: usize = 24;
 /// A longer frame is not written, and not believed.
@@ -30,44 +32,46 @@ const LONGEST: usize = 16 << 20;
 const OWN: Limits = Limits { series: 1 << 20, names: 1 << 20, ticks: 1 << 16, values: 1 << 24, bytes: LONGEST };
 
 /// What the head of a segment says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) spool_id: u64,
+    /// Number of the first frame.
     pub(super) first_seq: u64,
+    /// The boot in which the segment was begun.
     pub(super) boot: Option<BootId>,
+    /// What was lost before its first frame.
+    pub(super) lost: Option<Lost>,
 }
 
 impl Head {
-    pub(super) fn to_bytes(self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(HEAD);
-        body.extend(self.spool_id.to_le_bytes());
-        body.extend(self.first_seq.to_le_bytes());
-        body.extend(self.boot.map_or(0, BootId::as_u128).to_le_bytes());
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        // numbers and short texts: there is nothing that could fail
+        let body = serde_json::to_vec(self).unwrap_or_default();
         let mut all = MAGIC.to_vec();
         all.extend(VERSION.to_le_bytes());
+        all.extend(u32::try_from(body.len()).unwrap_or(0).to_le_bytes());
         all.extend(crc32fast::hash(&body).to_le_bytes());
         all.extend(body);
         all
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.get(..HEAD)?.strip_prefix(MAGIC)?;
-        let (version, rest) = u32_of(rest)?;
-        let (crc, body) = u32_of(rest)?;
-        if version != VERSION || crc != crc32fast::hash(body) {
-            return None;
+    /// The head at the beginning of a segment, and how many bytes it takes.
+    fn read(files: &mut dyn Files, name: &str) -> io::Result<Option<(Self, u64)>> {
+        let mut fixed = [0; HEAD];
+        files.read(name, 0, &mut fixed)?;
+        let parse = || {
+            let (version, rest) = u32_of(fixed.strip_prefix(MAGIC)?)?;
+            let (len, rest) = u32_of(rest)?;
+            let (crc, _) = u32_of(rest)?;
+            Some((len as usize, crc)).filter(|_| version == VERSION && len as usize <= LONGEST_HEAD)
+        };
+        let Some((len, crc)) = parse() else { return Ok(None) };
+        let mut body = vec![0; len];
+        if files.read(name, HEAD as u64, &mut body)? < len || crc != crc32fast::hash(&body) {
+            return Ok(None);
         }
-        let (spool_id, rest) = u64_of(body)?;
-        let (first_seq, boot) = u64_of(rest)?;
-        let boot = u128::from_le_bytes(boot.try_into().ok()?);
-        Some(Self { spool_id, first_seq, boot: (boot != 0).then(|| boot_id(boot)).flatten() })
+        Ok(serde_json::from_slice(&body).ok().map(|head| (head, (HEAD + len) as u64)))
     }
-}
-
-fn boot_id(bits: u128) -> Option<BootId> {
-    let h = format!("{bits:032x}");
-    let groups = [h.get(..8)?, h.get(8..12)?, h.get(12..16)?, h.get(16..20)?, h.get(20..)?];
-    groups.join("-").parse().ok()
 }
 
 fn u32_of(bytes: &[u8]) -> Option<(u32, &[u8])> {
@@ -153,9 +157,11 @@ pub(super) enum Ending {
 }
 
 /// What a segment was found to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Survey {
     pub(super) head: Head,
+    /// Bytes of the head.
+    pub(super) begins: u64,
     pub(super) frames: u64,
     pub(super) first_ms: u64,
     pub(super) last_ms: u64,
@@ -166,11 +172,8 @@ pub(super) struct Survey {
 
 /// Reads a segment from end to end; `None` if its head is not one.
 pub(super) fn survey(files: &mut dyn Files, name: &str) -> io::Result<Option<Survey>> {
-    let mut head = [0; HEAD];
-    files.read(name, 0, &mut head)?;
-    let Some(head) = Head::read(&head) else { return Ok(None) };
-    let bytes = HEAD as u64;
-    let mut survey = Survey { head, frames: 0, first_ms: 0, last_ms: 0, bytes, ending: Ending::Whole };
+    let Some((head, begins)) = Head::read(files, name)? else { return Ok(None) };
+    let mut survey = Survey { head, begins, frames: 0, first_ms: 0, last_ms: 0, bytes: begins, ending: Ending::Whole };
     let mut buffer = Vec::new();
     loop {
         match look(files, name, survey.bytes, &mut buffer)? {
@@ -206,13 +209,13 @@ pub(super) struct Reader {
 pub(super) struct Unreadable;
 
 impl Reader {
-    /// At the beginning of a segment whose first frame has this number.
-    pub(super) fn new(first_seq: u64) -> Self {
+    /// At the beginning of a segment: where its first frame is, and the number of that.
+    pub(super) fn new(begins: u64, first_seq: u64) -> Self {
         Self {
             decoder: Decoder::new(OWN),
             decoded: Decoded::default(),
             buffer: Vec::new(),
-            offset: HEAD as u64,
+            offset: begins,
             next_seq: first_seq,
         }
     }

@@ -92,7 +92,7 @@ pub(in crate::stream) fn frame(label: u64, values: u64) -> Batch {
     batch
 }
 
-const SMALL: Limits = Limits { bytes: 2400, memory: 1200, segment: 400, age: Duration::from_secs(1 << 30) };
+const SMALL: Limits = Limits { bytes: 3000, memory: 1600, segment: 500, age: Duration::from_secs(1 << 30) };
 
 #[derive(Clone, Debug)]
 enum Act {
