@@ -239,7 +239,7 @@ fn bytes_that_are_no_grpc_harm_nobody() {
             let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
             for _ in 0..200 {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                bytes.push((seed >> 33) as u8);
+                bytes.push(seed.to_be_bytes()[1]);
             }
             let from = if seed & 1 == 0 { 0 } else { 24 };
             let mut stream = tokio::net::TcpStream::connect(daemon.at.grpc).await.unwrap();

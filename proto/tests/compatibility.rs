@@ -2,6 +2,8 @@
 //!
 //! `EBBTIDE_BLESS=1` writes that file anew if the change keeps the rules (`docs/wire.md`).
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -127,9 +127,23 @@ fn workload(number: u32, n: u32) -> Arc<WorkloadInfo> {
     let (kind, name) = if n < 8 { (WorkloadKind::Namespace, format!("team-{n}")) } else { (WorkloadKind::Pod, uid) };
     let mut labels = vec![(Arc::from("namespace"), Arc::from(format!("team-{}", n % 8)))];
     if kind == WorkloadKind::Pod {
-        labels.push((Arc::from("pod"), Arc::from(format!("service-{n}-{:05x}-{:05x}", number % 0xfffff, n * 31))));
+        // as a replica set names its pods
+        let pod = format!("service-{n}-{}-{}", letters(u64::from(n) * 7919, 10), letters(u64::from(number), 5));
+        labels.push((Arc::from("pod"), Arc::from(pod)));
     }
     Arc::new(WorkloadInfo { id: WorkloadId::new(kind, &name).expect("a workload id"), labels: labels.into() })
+}
+
+/// `len` letters of those that Kubernetes makes names of.
+fn letters(mut number: u64, len: usize) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut text = String::new();
+    for _ in 0..len {
+        let place = usize::try_from(number % 27).unwrap_or(0);
+        text.push(char::from(ALPHABET.get(place).copied().unwrap_or(b'x')));
+        number /= 27;
+    }
+    text
 }
 
 #[cfg(test)]
