@@ -1,6 +1,12 @@
 //! A fleet daemon in this process, on ports of its own, and clients to speak with it.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "each test uses its part of this; a test may panic")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "each test uses its part of this; a test may panic"
+)]
 
 use std::future::Future;
 use std::net::SocketAddr;
