@@ -15,16 +15,9 @@ say = printf '%s\n' "$(1)" >&2
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
 
-up: need-rust ## build the agent and measure this machine until Ctrl-C
-	@cargo build --release --locked -p ebbtide-agent
-	@agent="$${CARGO_TARGET_DIR:-target}/release/ebbtide-agent"; \
-	if [ "$$(id -u)" != 0 ]; then \
-		$(call say,You are not root. It works$(,) but sees less:); \
-		"$$agent" check >&2 || true; \
-	fi; \
-	$(call say,Metrics will be at http://$${EBBTIDE_LISTEN:-127.0.0.1:9883}/metrics); \
-	$(call say,Watts on a terminal: $$agent top    stop: Ctrl-C); \
-	exec "$$agent" run
+up: need-rust ## build everything, measure this machine, show it in a dashboard, until Ctrl-C
+	@cargo build --release --locked -p ebbtide-agent -p ebbtide-fleet
+	@exec tools/up "$${CARGO_TARGET_DIR:-target}/release"
 
 test: need-rust ## run all tests (with cargo-nextest where it is installed)
 	@if cargo nextest --version >/dev/null 2>&1; then \

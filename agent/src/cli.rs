@@ -12,8 +12,8 @@ use clap_complete::Shell;
 
 use crate::config::layer::{Env, suspicious};
 use crate::config::quantity::Period;
-use crate::config::value::FilePath;
-use crate::config::{ConfigError, Layer, LogFilter, Origin, Partial, Settings, Surroundings, file, reference};
+use crate::config::value::{Expected, FilePath};
+use crate::config::{ConfigError, Layer, LogFilter, Origin, Partial, Settings, Surroundings, Token, file, reference};
 use crate::host::HostRoot;
 
 /// Measures where this machine's electricity goes: per process, container, pod, service and VM.
@@ -112,6 +112,24 @@ Exit codes: 0 ok, 1 failed, 2 usage or configuration, 4 not permitted.")]
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Get this node's certificate from the fleet daemon, in exchange for a token
+    #[command(after_help = "\
+Examples:
+  ebbtide-agent join --fleet fleet.example --token TOKEN
+  ebbtide-agent join --fleet fleet.example --token - < token
+
+The key is made here and never leaves this machine. The token is from whoever runs the fleet: ebbtide-fleet or
+ebbtide tells it once. The fleet is known by the fingerprint in it.
+
+Exit codes: 0 joined, 1 failed, 2 usage or configuration, 4 not permitted: the token is unknown, used or expired, or
+the state folder can't be written.")]
+    Join {
+        #[command(flatten)]
+        settings: Box<Partial>,
+        /// The token, or - to read it from standard input, where no other user can see it
+        #[arg(long, value_name = "TOKEN", value_parser = token)]
+        token: TokenArg,
     },
     /// Play a scenario on a fake machine whose true joules are known, or score the agent against it
     #[command(
@@ -223,6 +241,13 @@ pub enum Command {
         /// JSON.
         json: bool,
     },
+    /// Get a certificate from the fleet.
+    Join {
+        /// Where the fleet is, who we are, and where to keep it.
+        settings: Box<Settings>,
+        /// The token; `None` if standard input has it.
+        token: Option<Token>,
+    },
     /// Play a scenario into a folder.
     TwinPlay {
         /// File with the scenario.
@@ -297,8 +322,19 @@ pub fn command() -> clap::Command {
         Some(_) if arg.get_long() != Some("log-level") => arg.hide(true),
         _ => arg,
     });
-    reference::annotate(top).mut_subcommands(reference::annotate)
+    let join = |command: clap::Command| match command.get_name() {
+        // the others are accepted, so that one configuration does for all
+        "join" => command.mut_args(|arg| match arg.get_help_heading() {
+            Some(_) if !JOIN_SHOWS.contains(&arg.get_long().unwrap_or_default()) => arg.hide(true),
+            _ => arg,
+        }),
+        _ => command,
+    };
+    reference::annotate(top).mut_subcommands(reference::annotate).mut_subcommands(join)
 }
+
+/// Settings that matter to `join`.
+const JOIN_SHOWS: [&str; 4] = ["fleet", "state", "node-name", "log-level"];
 
 /// Reads arguments (with the program's name first) and environment.
 ///
@@ -336,6 +372,9 @@ where
         }
         Some(Verb::Zones { settings, json }) => {
             return measure(settings, &|settings| Command::Zones { settings, json });
+        }
+        Some(Verb::Join { settings, token }) => {
+            return measure(settings, &|settings| Command::Join { settings, token: token.0.clone() });
         }
         _ if global.dump_config => return measure(Box::default(), &Command::Run),
         Some(Verb::Twin(args)) => twin(args)?,
@@ -411,6 +450,14 @@ fn twin(args: TwinArgs) -> Result<Command, Failure> {
         }
         _ => Err(usage(ErrorKind::ArgumentConflict, "twin score takes its own flags: put them after `score`")),
     }
+}
+
+/// A token; `None` is `-`.
+#[derive(Clone, Debug)]
+struct TokenArg(Option<Token>);
+
+fn token(text: &str) -> Result<TokenArg, Expected> {
+    if text == "-" { Ok(TokenArg(None)) } else { text.parse().map(Some).map(TokenArg) }
 }
 
 fn speed(text: &str) -> Result<f64, String> {

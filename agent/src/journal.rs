@@ -43,6 +43,9 @@ pub struct Record {
     pub zones: Vec<ZoneRecord>,
     /// Workloads and tasks that changed.
     pub rows: Vec<RowRecord>,
+    /// CPU time in which something ran, of all CPUs, in nanoseconds.
+    #[serde(default)]
+    pub busy_ns: u64,
 }
 
 /// A zone in a [`Record`].
@@ -81,6 +84,8 @@ pub struct Kept {
     pub order: Vec<ZoneId>,
     /// Workloads and tasks.
     pub rows: HashMap<WorkloadId, RowRecord>,
+    /// CPU time in which something ran, of all CPUs, in nanoseconds.
+    pub busy_ns: u64,
 }
 
 /// Why the state folder can't be used.
@@ -197,6 +202,7 @@ pub fn replay(bytes: &[u8], boot: Option<BootId>) -> Kept {
             return Kept::default();
         }
         let (mono, at_boot, wall) = record.at;
+        kept.busy_ns = record.busy_ns;
         kept.at = Some(Moment { mono, boot: at_boot, wall });
         kept.order = record.zones.iter().map(|z| z.id.clone()).collect();
         kept.zones = record.zones.into_iter().map(|z| (z.id.clone(), z)).collect();
@@ -239,7 +245,7 @@ mod tests {
             i: vec![],
             cpu: uj,
         });
-        Record { boot: boot(), at: (t, t, t), zones: vec![zone], rows: rows.collect() }
+        Record { boot: boot(), at: (t, t, t), zones: vec![zone], rows: rows.collect(), busy_ns: t }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod perf;
 pub mod sampler;
 pub mod snapshot;
 pub mod source;
+pub mod stream;
 pub mod twin;
 pub mod usage;
 pub mod workload;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Top { settings, once, json } => command::top::run(*settings, once, json),
         Command::Check { settings, json } => command::check::run(*settings, json),
         Command::Zones { settings, json } => command::zones::run(*settings, json),
+        Command::Join { settings, token } => command::join::run(&settings, token),
         Command::TwinPlay { scenario, out, seed, speed, duration } => {
             command::twin::play(&scenario, &out, seed, speed, duration)
         }
@@ -52,5 +53,7 @@ fn log_to_stderr(level: &config::LogFilter) {
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
         .with_target(false)
+        // telling that nobody reads stderr any more would be a panic
+        .log_internal_errors(false)
         .init();
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ebbtide_proto::{BootId, Energy, NodeId, Power, WorkloadId};
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::attribution::IdlePolicy;
 use crate::attribution::floor::Floor;
@@ -251,6 +252,8 @@ pub struct Snapshot {
     pub node_power: Option<Power>,
     /// Share of CPU time in which something ran, 0 to 1.
     pub utilisation: f64,
+    /// CPU time in which something ran, of all CPUs, in nanoseconds since the first sample of this boot.
+    pub busy_ns: u64,
     /// Tasks that have a row of their own.
     pub tasks: Rows<TaskRow>,
     /// What tasks without a row of their own used, by zone.
@@ -275,6 +278,7 @@ impl Snapshot {
             node_energy: Energy::ZERO,
             node_power: None,
             utilisation: 0.0,
+            busy_ns: 0,
             tasks: Rows::new(0),
             other_tasks: Vec::new(),
             groups: Rows::new(0),
@@ -302,21 +306,39 @@ impl Snapshot {
 
 /// Where the latest snapshot is found. Cloning gives another handle on the same place.
 #[derive(Clone)]
-pub struct Published(Arc<ArcSwap<Snapshot>>);
+pub struct Published(Arc<Place>);
+
+struct Place {
+    latest: ArcSwap<Snapshot>,
+    fresh: Notify,
+}
 
 impl Published {
     /// A place that holds `first`.
     pub fn new(first: Snapshot) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(first)))
+        Self(Arc::new(Place { latest: ArcSwap::from_pointee(first), fresh: Notify::new() }))
     }
 
     /// The latest snapshot.
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.0.latest.load_full()
     }
 
     /// Puts a newer one there.
     pub fn store(&self, snapshot: Arc<Snapshot>) {
-        self.0.store(snapshot);
+        self.0.latest.store(snapshot);
+        self.0.fresh.notify_waiters();
+    }
+
+    /// The latest snapshot, once it is another one than number `seq`. Safe to drop and call again.
+    pub async fn after(&self, seq: u64) -> Arc<Snapshot> {
+        loop {
+            let fresh = self.0.fresh.notified();
+            let latest = self.load();
+            if latest.seq != seq {
+                return latest;
+            }
+            fresh.await;
+        }
     }
 }

@@ -102,6 +102,25 @@ fn every_command_parses() {
 }
 
 #[test]
+fn intervals_of_the_fleet_follow_those_of_the_agent() {
+    let of = |line| {
+        let s = settings(line, &[]).stream;
+        (s.node_interval.as_secs(), s.workload_interval.as_secs())
+    };
+    assert_eq!(of("run"), (1, 10));
+    assert_eq!(of("run --interval 5s"), (5, 10));
+    assert_eq!(of("run --interval 1m"), (60, 60));
+    assert_eq!(of("run --fleet-node-interval 20s"), (20, 20));
+    assert_eq!(settings("run", &[]).stream.levels.len(), 6);
+    let token = format!("t1.secret.{}", "ab".repeat(32));
+    for (given, read) in [(token.as_str(), Some(token.as_str())), ("-", None)] {
+        let parsed = parse(&format!("join --fleet f --node-name n1 --token {given}"), &[]).unwrap();
+        let Command::Join { settings, token } = parsed.command else { panic!("not join") };
+        assert_eq!((settings.node_name.as_str(), token.as_ref().map(|t| t.text())), ("n1", read));
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     for (line, want) in [
         ("run --interval 1", "such as \"1s\""),
@@ -118,6 +137,19 @@ fn what_cannot_be_is_refused() {
         ("run --kubelet-url https://x --kubelet-ca /x --kubelet-insecure", "kubelet-insecure makes"),
         ("run --kubelet-url https://x", "kubelet-url can't be trusted without kubelet-ca"),
         ("run --kubelet-url http://x --kubelet-token /x", "kubelet-token would be sent in plain text"),
+        ("run --fleet-ca /x", "fleet-ca has no effect without fleet"),
+        ("run --fleet http://10.0.0.1", "--fleet: fleet would send all figures in plain text across the network"),
+        ("run --fleet http://127.0.0.1 --fleet-ca /x", "fleet-ca has no effect with http"),
+        ("run --fleet f --fleet-insecure", "fleet-insecure has no effect with https"),
+        ("run --fleet f --fleet-cert /x", "fleet-cert and fleet-key go together"),
+        ("run --fleet f --state none", "fleet needs certificates"),
+        ("run --interval 5s --fleet-node-interval 1s", "fleet-node-interval is shorter than interval"),
+        ("run --fleet-workload-interval 500ms", "fleet-workload-interval is shorter than fleet-node-interval"),
+        ("run --fleet-workload-interval 1h", "more than a thousand times"),
+        ("run --spool-size 1kB", "a size from 1MiB to 1024GiB"),
+        ("run --spool-age 1s", "from 60s to 8760h"),
+        ("join --fleet f --token a.b.c", "a token as the fleet gave it out"),
+        ("join --fleet f", "--token <TOKEN>"),
         ("run --root /does/not/exist", "root: /does/not/exist is not a folder"),
         ("run --log-level inof", "expected off, error, warn"),
         ("run --intervall 1s", "'--interval'"),
@@ -281,6 +313,21 @@ fn any_file() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
                 vec![("kubelet-url", "\"https://[::1]:10250\"".into()), ("kubelet-ca", ca), ("kubelet-token", token)]
             })
             .boxed(),
+        prop_oneof![
+            Just(vec![("fleet", "\"http://[::1]:7\"".to_owned())]),
+            Just(vec![("fleet", "\"http://10.0.0.1\"".to_owned()), ("fleet-insecure", "true".to_owned())]),
+            [path.clone(), path.clone(), path.clone()].prop_map(|[ca, cert, key]| {
+                let fleet = ("fleet", "\"fleet.example\"".to_owned());
+                vec![fleet, ("fleet-ca", ca), ("fleet-cert", cert), ("fleet-key", key)]
+            }),
+        ]
+        .boxed(),
+        single("fleet-levels", words(&["container", "pod", "slice", "user", "system"])),
+        single(
+            "spool-size",
+            prop_oneof![Just("\"none\"".to_owned()), (1u64..4096).prop_map(|n| format!("\"{n}MiB\""))].boxed(),
+        ),
+        single("spool-age", (1u64..9000).prop_map(|m| format!("\"{m}m\"")).boxed()),
         single("state", prop_oneof![Just("\"none\"".to_owned()), path].boxed()),
         single("log-level", one(&["warn", "info,ebbtide_agent=debug"])),
     ];

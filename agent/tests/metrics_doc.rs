@@ -406,7 +406,7 @@ impl Machine {
             series_budget: 0,
             gzip: false,
             processors: kepler::processors(&host),
-            own: own::Own::new().unwrap(),
+            own: own::Own::new(None).unwrap(),
         };
         let pages = Pages { published: published.clone(), view: Arc::new(view), host };
         String::from_utf8(pages.page(format).flat_map(|chunk| chunk.to_vec()).collect()).unwrap()

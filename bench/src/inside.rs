@@ -205,7 +205,7 @@ pub(crate) fn rendering(root: &Path, names: NameStyle, rounds: usize) -> anyhow:
         series_budget: 0,
         gzip: false,
         processors: kepler::processors(&host),
-        own: own::Own::new()?,
+        own: own::Own::new(None)?,
     };
     let pages = Pages { published, view: Arc::new(view), host };
     let mut text: Vec<u8> = Vec::new();

@@ -2,7 +2,20 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 
+pub mod api;
+pub mod args;
+pub mod bench;
+pub mod catalogue;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod export;
+pub mod groups;
+pub mod ingest;
 pub mod live;
 pub mod pki;
+pub mod plot;
 pub mod query;
+pub mod serve;
 pub mod store;
+pub mod ui;

@@ -1,3 +1,23 @@
-//! `ebbtide-fleet`.
+//! `ebbtide-fleet`: keeps what the agents of a fleet measure.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use ebbtide_fleet::args::Cli;
+use ebbtide_fleet::command;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verbose = cli.verbose;
+    match command::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            if verbose {
+                eprintln!("error: {error:?}");
+            } else {
+                eprintln!("error: {error:#}");
+            }
+            command::exit_code(&error)
+        }
+    }
+}

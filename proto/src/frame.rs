@@ -324,6 +324,11 @@ impl Decoder {
         Some(&self.series.get(number as usize)?.as_ref()?.key)
     }
 
+    /// The zone of this id.
+    pub fn zone(&self, id: &ZoneId) -> Option<&Arc<ZoneInfo>> {
+        self.zones.iter().flatten().find(|zone| zone.id == *id)
+    }
+
     /// What the series of this number is of, as it was described last.
     pub fn described(&self, number: u32) -> (Option<&Arc<ZoneInfo>>, Option<&Arc<WorkloadInfo>>) {
         let Some(known) = self.series.get(number as usize).and_then(Option::as_ref) else { return (None, None) };

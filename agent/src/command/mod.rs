@@ -1,6 +1,7 @@
 //! What the commands of `ebbtide-agent` do. Each file is one command; this one holds what they share.
 
 pub mod check;
+pub mod join;
 mod rights;
 pub mod run;
 pub mod top;
@@ -35,7 +36,8 @@ impl Exit {
     /// How an error ends a command.
     pub fn of(error: &anyhow::Error) -> Self {
         let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
-        if error.chain().any(|c| c.downcast_ref::<io::Error>().is_some_and(denied)) {
+        let refused = error.is::<join::TokenRefused>();
+        if refused || error.chain().any(|c| c.downcast_ref::<io::Error>().is_some_and(denied)) {
             Self::NotPermitted
         } else {
             Self::Failed

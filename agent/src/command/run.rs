@@ -1,5 +1,6 @@
 //! `run`: measures and serves metrics until stopped.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,19 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, rights, sampler_options, sources, usage_reader};
-use crate::config::Settings;
+use crate::config::{Fleet, FleetAddress, Settings, SpoolSize};
 use crate::export::{View, http, kepler, own, pages::Pages, web_config::WebConfig};
 use crate::sampler::Sampler;
 use crate::sampler::run::Running;
 use crate::snapshot::{Published, Snapshot};
 use crate::source::discover::Role;
+use crate::source::{SourceKind, Zone};
+use crate::stream::batch;
+use crate::stream::client::{self, Plan};
+use crate::stream::connect::Target;
+use crate::stream::figures::Latest;
+use crate::stream::identity::Identity;
+use crate::stream::spool::Limits;
 use crate::tasks::Tasks;
 use crate::workload::{Kubelet, KubeletConfig, KubeletNames};
 
@@ -47,9 +55,11 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     for skipped in &discovery.skipped {
         tracing::info!("not used: {skipped}");
     }
+    let zones = discovery.zones();
     let names = kubelet.is_some().then(|| Arc::new(KubeletNames::default()));
     let sampler = Sampler::new(settings.root.clone(), usage.reader, discovery.sources, sampler_options(&settings))?;
     let published = Published::new(Snapshot::empty(Arc::clone(sampler.node())));
+    let figures = settings.fleet.is_some().then(Arc::<Latest>::default);
     let view = Arc::new(View {
         names: settings.names.clone(),
         levels: settings.levels.clone(),
@@ -58,7 +68,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         series_budget: settings.series_budget,
         gzip: settings.gzip,
         processors: kepler::processors(&settings.root),
-        own: own::Own::new()?,
+        own: own::Own::new(figures.clone())?,
     });
     let running = Running::start(sampler, settings.interval, published.clone(), names.clone())
         .context("can't start the sampler's thread")?;
@@ -70,9 +80,13 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
             Ok(())
         });
     }
+    if let (Some(fleet), Some(figures)) = (&settings.fleet, figures) {
+        let plan = plan(&settings, fleet, &zones);
+        tasks.spawn("fleet", client::run(plan, published.clone(), figures, tasks.shutdown()));
+    }
     let address = listener.local_addr()?;
     // who connects meanwhile waits: the first page has something on it
-    let waited = tokio::time::timeout(FIRST_SAMPLE, first_sample(&published)).await;
+    let waited = tokio::time::timeout(FIRST_SAMPLE, published.after(0)).await;
     if waited.is_err() {
         tracing::warn!("the first sample takes unusually long");
     }
@@ -95,12 +109,6 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
-async fn first_sample(published: &Published) {
-    while published.load().seq == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Says in the log what is measured.
 fn tell(snapshot: &Snapshot) {
     for z in &snapshot.zones {
@@ -110,6 +118,43 @@ fn tell(snapshot: &Snapshot) {
     if snapshot.zones.is_empty() {
         tracing::warn!("nothing tells energy here, not even a load curve; ebbtide-agent check says why");
     }
+}
+
+/// What the fleet is told, and how it is reached.
+fn plan(settings: &Settings, fleet: &Fleet, zones: &[Zone]) -> Plan {
+    let stream = &settings.stream;
+    let sensors: Vec<&str> = zones.iter().filter(|z| z.source != SourceKind::Model).map(|z| z.name.as_str()).collect();
+    let (bytes, on_disk) = match stream.spool_size {
+        SpoolSize::Bytes(bytes) => (bytes, true),
+        SpoolSize::Off => (0, false),
+    };
+    Plan {
+        target: target(settings, fleet),
+        batch: batch::Options {
+            node_interval: stream.node_interval,
+            workload_interval: stream.workload_interval,
+            levels: stream.levels.clone(),
+        },
+        spool: settings.state.as_ref().filter(|_| on_disk).map(|state| state.join("spool")),
+        limits: Limits { bytes, age: stream.spool_age, ..Limits::default() },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        no_curve: match sensors.as_slice() {
+            [] => "the load curve of an agent that runs can't be changed: set model-idle and model-full".to_owned(),
+            sensors => format!("this node has sensors and needs no load curve: {}", sensors.join(", ")),
+        },
+    }
+}
+
+/// How the fleet is reached, and which files say who this node is.
+pub(super) fn target(settings: &Settings, fleet: &Fleet) -> Target {
+    let usual = Identity::in_state(settings.state.as_deref().unwrap_or(Path::new("")));
+    let identity = Identity {
+        ca: fleet.ca.clone().unwrap_or(usual.ca),
+        cert: fleet.cert.clone().unwrap_or(usual.cert),
+        key: fleet.key.clone().unwrap_or(usual.key),
+    };
+    let FleetAddress { tls, host, port } = fleet.address.clone();
+    Target { host, port, identity: tls.then_some(identity) }
 }
 
 /// The kubelet that the settings name.

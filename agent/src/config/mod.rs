@@ -5,6 +5,7 @@
 //! which [`Partial::resolve`] checks and completes into [`Settings`], the only form the rest of the agent sees.
 
 pub mod file;
+pub mod fleet;
 pub mod layer;
 pub mod quantity;
 pub mod reference;
@@ -25,6 +26,7 @@ use crate::host::HostRoot;
 use crate::source::SourceKind;
 use crate::usage::Choice;
 pub use file::ConfigError;
+pub use fleet::{Fleet, FleetAddress, SpoolSize, Stream, Token};
 pub use layer::{Layer, Origin, Surroundings};
 use quantity::{Floor, Period, Watts};
 use value::{FilePath, HttpUrl, Listen, StateDir};
@@ -165,6 +167,53 @@ pub struct Partial {
           default_missing_value = "true")]
     pub kubelet_insecure: Option<bool>,
 
+    /// Address of the fleet daemon, which is told all that is measured: "fleet.example" or "https://fleet.example:9884";
+    /// "http://" on this machine only. Without it nobody is told. ebbtide-agent join gets the certificates.
+    #[arg(long, value_name = "ADDRESS", help_heading = "Fleet")]
+    pub fleet: Option<FleetAddress>,
+
+    /// File with the certificate authority of the fleet daemon. The default is identity/ca.pem in the state folder.
+    #[arg(long, value_name = "FILE", help_heading = "Fleet")]
+    pub fleet_ca: Option<FilePath>,
+
+    /// File with this node's certificate for the fleet. The default is identity/cert.pem in the state folder.
+    #[arg(long, value_name = "FILE", help_heading = "Fleet")]
+    pub fleet_cert: Option<FilePath>,
+
+    /// File with the key of fleet-cert. The default is identity/key.pem in the state folder.
+    #[arg(long, value_name = "FILE", help_heading = "Fleet")]
+    pub fleet_key: Option<FilePath>,
+
+    /// Send all that is measured in plain text to a fleet daemon that is not on this machine. Whoever is on the way
+    /// can read it, and anybody can tell that daemon what they like.
+    #[arg(long, value_name = "BOOL", help_heading = "Fleet", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub fleet_insecure: Option<bool>,
+
+    /// Time between two moments of the node and its zones in the fleet, from 100ms to 1h. Not shorter than the
+    /// interval, which is the default if it is longer than 1s. The fleet may ask for another.
+    #[arg(long, value_name = "DURATION", help_heading = "Fleet")]
+    pub fleet_node_interval: Option<Period<100, 3_600_000>>,
+
+    /// Time between two moments of workloads in the fleet, from 100ms to 1h; also the time between two messages. Not
+    /// shorter than fleet-node-interval. The fleet may ask for another.
+    #[arg(long, value_name = "DURATION", help_heading = "Fleet")]
+    pub fleet_workload_interval: Option<Period<100, 3_600_000>>,
+
+    /// Kinds of workloads that the fleet is told of.
+    #[arg(long, value_name = "LIST", help_heading = "Fleet", value_delimiter = ',',
+          value_parser = words::pick::<WorkloadKind>())]
+    pub fleet_levels: Option<Vec<Pick<WorkloadKind>>>,
+
+    /// Disk space for what the fleet could not be told yet, from 1MiB to 1024GiB, in the folder spool of the state
+    /// folder. The oldest goes first, and the fleet is told how much. "none" keeps an hour or so in memory.
+    #[arg(long, value_name = "SIZE", help_heading = "Fleet")]
+    pub spool_size: Option<SpoolSize>,
+
+    /// How long it is kept, from 1m to 8760h.
+    #[arg(long, value_name = "DURATION", help_heading = "Fleet")]
+    pub spool_age: Option<Period<60_000, 31_536_000_000>>,
+
     /// Folder in which totals survive a restart of the agent; "none" keeps none. The default is
     /// /var/lib/ebbtide-agent where that can be written, else ebbtide-agent in $XDG_STATE_HOME or ~/.local/state.
     #[arg(long, value_name = "DIR", help_heading = "Program")]
@@ -222,6 +271,10 @@ pub struct Settings {
     pub retention: Duration,
     /// The kubelet, if it is to be asked.
     pub kubelet: Option<Kubelet>,
+    /// The fleet daemon, if there is one.
+    pub fleet: Option<Fleet>,
+    /// What it is told, and what is kept for it.
+    pub stream: Stream,
     /// Where totals are kept, if at all.
     pub state: Option<PathBuf>,
     /// What is logged.
@@ -292,6 +345,16 @@ impl Partial {
             kubelet_ca: self.kubelet_ca.or(lower.kubelet_ca),
             kubelet_token: self.kubelet_token.or(lower.kubelet_token),
             kubelet_insecure: self.kubelet_insecure.or(lower.kubelet_insecure),
+            fleet: self.fleet.or(lower.fleet),
+            fleet_ca: self.fleet_ca.or(lower.fleet_ca),
+            fleet_cert: self.fleet_cert.or(lower.fleet_cert),
+            fleet_key: self.fleet_key.or(lower.fleet_key),
+            fleet_insecure: self.fleet_insecure.or(lower.fleet_insecure),
+            fleet_node_interval: self.fleet_node_interval.or(lower.fleet_node_interval),
+            fleet_workload_interval: self.fleet_workload_interval.or(lower.fleet_workload_interval),
+            fleet_levels: self.fleet_levels.or(lower.fleet_levels),
+            spool_size: self.spool_size.or(lower.spool_size),
+            spool_age: self.spool_age.or(lower.spool_age),
             state: self.state.or(lower.state),
             log_level: self.log_level.or(lower.log_level),
         }
@@ -327,6 +390,13 @@ impl Partial {
         if names.is_empty() {
             return conflict("names", "is empty: the page would be, too", "name at least one, such as \"native\"");
         }
+        let state = match &self.state {
+            Some(StateDir::Off) => None,
+            Some(StateDir::In(folder)) => path(Some(folder.clone())),
+            None => around.state.clone(),
+        };
+        let fleet = fleet::fleet(&self, state.is_some())?;
+        let stream = fleet::stream(&self, interval)?;
         Ok(Settings {
             root: HostRoot::new(path(self.root).unwrap_or_else(|| "/".into())),
             node_name: self.node_name.unwrap_or_else(|| around.host_name.clone()),
@@ -350,11 +420,9 @@ impl Partial {
             series_budget: self.series_budget.unwrap_or(200_000),
             retention: self.retention.map_or(Duration::from_secs(60), Period::get),
             kubelet,
-            state: match self.state {
-                Some(StateDir::Off) => None,
-                Some(StateDir::In(folder)) => path(Some(folder)),
-                None => around.state.clone(),
-            },
+            fleet,
+            stream,
+            state,
             log_level: self.log_level.unwrap_or_default(),
         })
     }
@@ -413,6 +481,7 @@ impl From<&Settings> for Partial {
     fn from(s: &Settings) -> Self {
         let known = |path: &PathBuf| FilePath::known(path);
         let kubelet = s.kubelet.as_ref();
+        let fleet = s.fleet.as_ref();
         Self {
             root: Some(FilePath::known(s.root.path())),
             node_name: Some(s.node_name.clone()),
@@ -440,6 +509,16 @@ impl From<&Settings> for Partial {
             kubelet_ca: kubelet.and_then(|k| k.ca.as_ref()).map(known),
             kubelet_token: kubelet.and_then(|k| k.token.as_ref()).map(known),
             kubelet_insecure: Some(kubelet.is_some_and(|k| k.insecure)),
+            fleet: fleet.map(|f| f.address.clone()),
+            fleet_ca: fleet.and_then(|f| f.ca.as_ref()).map(known),
+            fleet_cert: fleet.and_then(|f| f.cert.as_ref()).map(known),
+            fleet_key: fleet.and_then(|f| f.key.as_ref()).map(known),
+            fleet_insecure: Some(fleet.is_some_and(|f| f.insecure)),
+            fleet_node_interval: Some(Period::clamped(s.stream.node_interval)),
+            fleet_workload_interval: Some(Period::clamped(s.stream.workload_interval)),
+            fleet_levels: Some(Pick::list(&s.stream.levels)),
+            spool_size: Some(s.stream.spool_size),
+            spool_age: Some(Period::clamped(s.stream.spool_age)),
             state: Some(s.state.as_ref().map_or(StateDir::Off, |folder| StateDir::In(known(folder)))),
             log_level: Some(s.log_level.clone()),
         }

@@ -8,7 +8,7 @@ use super::layer::{Origin, PREFIX, given};
 use super::{Partial, Settings};
 
 /// Examples of settings that have no default to show, or none that tells much.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 12] = [
     ("node-name", "\"edge1\""),
     ("model-idle", "\"8 W\""),
     ("model-full", "\"31 W\""),
@@ -17,6 +17,10 @@ const EXAMPLES: [(&str, &str); 8] = [
     ("kubelet-url", "\"https://127.0.0.1:10250\""),
     ("kubelet-ca", "\"/var/run/secrets/kubernetes.io/serviceaccount/ca.crt\""),
     ("kubelet-token", "\"/var/run/secrets/kubernetes.io/serviceaccount/token\""),
+    ("fleet", "\"https://fleet.example:9884\""),
+    ("fleet-ca", "\"/etc/ebbtide-agent/ca.pem\""),
+    ("fleet-cert", "\"/etc/ebbtide-agent/cert.pem\""),
+    ("fleet-key", "\"/etc/ebbtide-agent/key.pem\""),
 ];
 
 /// Settings whose default depends on the machine; their text says how.
@@ -176,6 +180,7 @@ The same as flags: `--interval 2s --listen :9883 --names native,kepler --process
 | WATTS | a number of watts, or text with `mW`, `W` or `kW`: `12.5`, `\"12 W\"` | `12.5`, `12W`, `850mW` |
 | ZONE=WATTS | table: `{ package-0 = \"12 W\" }` | `package-0=12,dram=2` |
 | LIST | list of texts: `[\"a\", \"b\"]`; `[\"all\"]` and `[\"none\"]` where the words have them | `a,b` |
+| SIZE | text with `KiB`, `MiB` or `GiB`: `\"256MiB\"`; `\"none\"` | the same without quotes |
 | BOOL | `true` or `false` | `--gzip=false`, `--threads`; `EBBTIDE_GZIP=false` |
 | others | text, or a whole number for NUMBER | the same without quotes |
 ";
@@ -250,7 +255,7 @@ mod tests {
     #[test]
     fn each_setting_is_complete() {
         let all = settings();
-        assert_eq!(all.len(), 28);
+        assert_eq!(all.len(), 38);
         for s in &all {
             assert!(s.text.len() > 20 && !s.value_name.is_empty() && !s.example.is_empty(), "{s:?}");
             assert!(s.default.is_some() || s.example != "\"\"", "{s:?}");

@@ -1,13 +1,17 @@
 //! What the agent costs and does, measured by itself.
 
+use std::sync::Arc;
+
 use prometheus::{IntCounter, IntGauge};
 
 use super::page::{Context, Family, Kind, Lines, Section, Series};
+use crate::stream::figures::{Figures, Latest};
 
 /// Counters that the HTTP side keeps.
 pub struct Own {
     scrapes: IntCounter,
     series: IntGauge,
+    stream: Option<Arc<Latest>>,
 }
 
 /// Figures of [`Own`] at one moment.
@@ -15,14 +19,16 @@ pub struct Own {
 pub struct Values {
     scrapes: u64,
     series: u64,
+    stream: Option<Figures>,
 }
 
 impl Own {
-    /// All at zero.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    /// All at zero. `stream` has the figures of the stream to the fleet, if there is one.
+    pub fn new(stream: Option<Arc<Latest>>) -> Result<Self, prometheus::Error> {
         Ok(Self {
             scrapes: IntCounter::new("ebbtide_agent_scrapes_total", "Metrics pages asked for.")?,
             series: IntGauge::new("ebbtide_agent_series", "Series on the last page that was served to its end.")?,
+            stream,
         })
     }
 
@@ -38,7 +44,11 @@ impl Own {
 
     /// The figures now.
     pub fn values(&self) -> Values {
-        Values { scrapes: self.scrapes.get(), series: u64::try_from(self.series.get()).unwrap_or(0) }
+        Values {
+            scrapes: self.scrapes.get(),
+            series: u64::try_from(self.series.get()).unwrap_or(0),
+            stream: self.stream.as_ref().map(|latest| latest.get()),
+        }
     }
 }
 
@@ -159,7 +169,67 @@ pub static SECTIONS: &[Section] = &[
         },
         series: Series::Once(|c, f, out| out.start(f).whole(c.own.series)),
     },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_stream_connected",
+            kind: Kind::Gauge,
+            help: "Whether frames go to the fleet now: 1 or 0. This and what follows is there if fleet is set.",
+            labels: &[],
+        },
+        series: Series::Once(|c, f, out| stream(c, f, out, |s| u64::from(s.session.connected))),
+    },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_stream_frames_total",
+            kind: Kind::Counter,
+            help: "Frames since the start by what became of them. A frame that is sent again counts again as sent.",
+            labels: &["result"],
+        },
+        series: Series::Once(frames),
+    },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_stream_reconnects_total",
+            kind: Kind::Counter,
+            help: "Connections to the fleet after the first.",
+            labels: &[],
+        },
+        series: Series::Once(|c, f, out| stream(c, f, out, |s| s.session.reconnects)),
+    },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_spool_frames",
+            kind: Kind::Gauge,
+            help: "Frames that the fleet is not known to have.",
+            labels: &[],
+        },
+        series: Series::Once(|c, f, out| stream(c, f, out, |s| s.spool.frames)),
+    },
+    Section {
+        family: Family {
+            name: "ebbtide_agent_spool_bytes",
+            kind: Kind::Gauge,
+            help: "Disk space, or memory, that frames take until the fleet has them, in bytes.",
+            labels: &[],
+        },
+        series: Series::Once(|c, f, out| stream(c, f, out, |s| s.spool.bytes)),
+    },
 ];
+
+fn stream(c: &Context, f: &Family, out: &mut Lines, figure: fn(&Figures) -> u64) {
+    if let Some(figures) = &c.own.stream {
+        out.start(f).whole(figure(figures));
+    }
+}
+
+fn frames(c: &Context, f: &Family, out: &mut Lines) {
+    let Some(Figures { session, spool }) = &c.own.stream else { return };
+    let results =
+        [("sent", session.sent), ("acked", session.acked), ("refused", session.refused), ("dropped", spool.dropped)];
+    for (result, frames) in results {
+        out.start(f).label("result", result).whole(frames);
+    }
+}
 
 fn energy(c: &Context, f: &Family, out: &mut Lines) {
     if let Some(energy) = c.snapshot.own.energy {

@@ -36,7 +36,7 @@ pub static PARTS: [Part; 4] = [
 ];
 
 /// What labels of Ebbtide's own names say, in the order of the document.
-pub static LABELS: [(&str, &str); 25] = [
+pub static LABELS: [(&str, &str); 26] = [
     ("node", "name of the node, [`node-name`](config.md#node-name)"),
     ("cpu", "the processor's name"),
     ("idle_policy", "who carries idle energy, [`idle-policy`](config.md#idle-policy)"),
@@ -77,6 +77,10 @@ pub static LABELS: [(&str, &str); 25] = [
         "process id; `412+` stands for children of 412 that lived and ended between two samples, `412+1` … for those in another control group",
     ),
     ("comm", "the kernel's name of the process"),
+    (
+        "result",
+        "of a frame for the fleet: `sent`; `acked`: it is safe there; `refused`: it will never be taken; `dropped`: given up here for want of space or time",
+    ),
 ];
 
 const INTRODUCTION: &str = "\

@@ -52,7 +52,8 @@ impl Sampler {
             }
         }
         let zones = self.tracks.iter().map(Track::record).collect();
-        let record = Record { boot: self.node.boot, at: (now.mono, now.boot, now.wall), zones, rows };
+        let record =
+            Record { boot: self.node.boot, at: (now.mono, now.boot, now.wall), zones, rows, busy_ns: self.busy_ns };
         if let Some(journal) = &mut self.journal {
             journal.write(&record);
         }

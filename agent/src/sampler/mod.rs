@@ -108,6 +108,7 @@ pub struct Sampler {
     seq: u64,
     own: SelfCost,
     late: u64,
+    busy_ns: u64,
     /// Lost ends of tasks until the last sample.
     lost_exits: u64,
     // memory used again at each sample
@@ -248,6 +249,7 @@ impl Sampler {
             interrupts_task,
             unseen_task,
             journal,
+            busy_ns: kept.busy_ns,
             kept,
             pods: Arc::default(),
             last: None,
@@ -340,6 +342,7 @@ impl Sampler {
             self.demands.push(Demand { load, cpu_ns: d.cpu_ns, cpu: d.cpu, events: d.events });
         }
         let busy = self.meter.last.iter().map(|c| c.busy_ns).sum();
+        self.busy_ns = self.busy_ns.saturating_add(busy);
         let interrupts = self.meter.last.iter().map(|c| c.interrupts_ns).sum();
         if !first {
             let slack = 20_000_000 * (self.meter.last.len() as u64 + 1);

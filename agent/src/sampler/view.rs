@@ -89,6 +89,7 @@ impl Sampler {
             node_energy,
             node_power,
             utilisation: self.meter.utilisation(dt),
+            busy_ns: self.busy_ns,
             tasks,
             other_tasks,
             groups,

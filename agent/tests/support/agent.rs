@@ -16,8 +16,15 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts `program` with these arguments besides the usual ones, and waits for its page.
-    pub(crate) fn start(mut program: Command, more: &[&str]) -> Self {
-        program.args(["run", "--listen", "127.0.0.1:0", "--state", "none"]).args(more);
+    #[allow(dead_code, reason = "not every test that includes this file asks for it")]
+    pub(crate) fn start(program: Command, more: &[&str]) -> Self {
+        Self::start_with_state(program, "none", more)
+    }
+
+    /// The same with a state folder.
+    #[allow(dead_code, reason = "not every test that includes this file asks for it")]
+    pub(crate) fn start_with_state(mut program: Command, state: &str, more: &[&str]) -> Self {
+        program.args(["run", "--listen", "127.0.0.1:0", "--state", state]).args(more);
         let child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut agent = Self { child, address: String::new() };
         let mut said = String::new();

@@ -44,7 +44,8 @@ impl Trust {
             None if peer.encrypted => ("anonymous".to_owned(), self.anonymous),
             None => ("local".to_owned(), self.plain),
         };
-        let role = role.ok_or("no certificate was shown; get one with ebbtide pki issue-operator NAME --role viewer")?;
+        let role =
+            role.ok_or("no certificate was shown; get one with ebbtide pki issue-operator NAME --role viewer")?;
         Ok(Caller { name, role })
     }
 

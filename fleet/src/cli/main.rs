@@ -1,3 +1,7 @@
-//! `ebbtide`.
+//! `ebbtide`: see [`ebbtide_fleet::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ebbtide_fleet::cli::main()
+}

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::counts::{Counts, Reason};
-use crate::store::{Record, Store};
+use crate::store::{Outcome, Record, Store};
 
 /// Frames are collected for so long before they are committed, so that many share one write to the disk.
 const COLLECT: Duration = Duration::from_millis(200);
@@ -59,7 +59,8 @@ impl Committer {
     /// Starts it.
     pub fn start(store: Store, counts: Arc<Counts>) -> std::io::Result<(Self, Submitter)> {
         let (send, receive) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || run(&store, &counts, receive))?;
+        let thread =
+            std::thread::Builder::new().name("committer".into()).spawn(move || run(&store, &counts, receive))?;
         Ok((Self { thread }, Submitter(send)))
     }
 
@@ -91,12 +92,21 @@ fn run(store: &Store, counts: &Counts, mut receive: mpsc::Receiver<Job>) {
             }
         }
         let all: Vec<Record> = jobs.iter_mut().flat_map(|job| job.records.drain(..)).collect();
-        match store.commit(all) {
+        match store.commit(&all) {
             Ok(done) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!("the store can be written again");
                 }
-                counts.duplicates.fetch_add(done.duplicates, Ordering::Relaxed);
+                for outcome in &done.outcomes {
+                    match outcome {
+                        Outcome::Accepted => {}
+                        Outcome::Duplicate => drop(counts.duplicates.fetch_add(1, Ordering::Relaxed)),
+                        Outcome::Refused(why) => {
+                            tracing::warn!("a frame was refused for good: {why}");
+                            counts.refused_frames.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
                 let now = clock::now();
                 for job in jobs.drain(..) {
                     let us = u64::try_from(now.since(job.arrived).as_micros()).unwrap_or(u64::MAX);

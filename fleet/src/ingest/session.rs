@@ -151,8 +151,11 @@ impl Session {
 
     /// The message that acknowledges everything up to `seq`.
     pub fn ack(&mut self, seq: u64) -> v1::FleetMessage {
-        let (refused, reason) =
-            self.joined.as_mut().map(|j| (std::mem::take(&mut j.refused), std::mem::take(&mut j.why))).unwrap_or_default();
+        let (refused, reason) = self
+            .joined
+            .as_mut()
+            .map(|j| (std::mem::take(&mut j.refused), std::mem::take(&mut j.why)))
+            .unwrap_or_default();
         let ack = v1::Ack { seq, refused, reason };
         v1::FleetMessage { kind: Some(v1::fleet_message::Kind::Ack(ack)) }
     }
@@ -165,7 +168,8 @@ impl Session {
         let known = self.live.knows(&node);
         if !known && self.live.len() >= self.limits.nodes {
             let most = self.limits.nodes;
-            let text = format!("the fleet has the {most} nodes that it may have; raise limits.nodes in its configuration");
+            let text =
+                format!("the fleet has the {most} nodes that it may have; raise limits.nodes in its configuration");
             return Err(refuse(Reason::Quota, &text));
         }
         // from here on the node is shown with what is wrong with it
@@ -185,7 +189,8 @@ impl Session {
             machine: checked(hello.machine.clone().unwrap_or_default()),
             version: cut(&hello.version),
         };
-        let claim = self.live.claim(arrival, now_ms).map_err(|t| Refusal { reason: Reason::TwoAgents, text: t.text })?;
+        let claim =
+            self.live.claim(arrival, now_ms).map_err(|t| Refusal { reason: Reason::TwoAgents, text: t.text })?;
         let stream = match self.store.stream(&node, hello.spool_id) {
             Ok(stream) => stream,
             Err(e) => {
@@ -221,11 +226,14 @@ impl Session {
             Some(Identity::Node(node)) if *node == claimed => Ok(claimed),
             Some(Identity::Node(node)) => Err(refuse(
                 Reason::WrongNode,
-                &format!("the certificate is that of node {node}, but the agent calls itself {claimed}: set node-name = \"{node}\" or join again under the new name"),
+                &format!(
+                    "the certificate is that of node {node}, but the agent calls itself {claimed}: set node-name = \"{node}\" or join again under the new name"
+                ),
             )),
-            Some(other) => {
-                Err(refuse(Reason::Unauthenticated, &format!("{other} is no node; agents need the certificate of a node")))
-            }
+            Some(other) => Err(refuse(
+                Reason::Unauthenticated,
+                &format!("{other} is no node; agents need the certificate of a node"),
+            )),
             None if self.peer.encrypted => Err(refuse(
                 Reason::Unauthenticated,
                 "the agent showed no certificate; enrol it with ebbtide-agent join",
@@ -236,7 +244,10 @@ impl Session {
 
     fn fits(&self, hello: &v1::Hello, now_ms: u64) -> Result<(), Refusal> {
         if hello.protocol != PROTOCOL {
-            let text = format!("the agent speaks version {} of the protocol, the fleet {PROTOCOL}; update the older one", hello.protocol);
+            let text = format!(
+                "the agent speaks version {} of the protocol, the fleet {PROTOCOL}; update the older one",
+                hello.protocol
+            );
             return Err(refuse(Reason::Version, &text));
         }
         let skew = hello.now_ms.abs_diff(now_ms);
@@ -289,7 +300,10 @@ impl Session {
             }
             let missing = decoded.seq - joined.last_seq - 1;
             if missing > 0 && dropped == 0 {
-                let text = format!("frame {} follows frame {}, and nothing says what became of those between", decoded.seq, joined.last_seq);
+                let text = format!(
+                    "frame {} follows frame {}, and nothing says what became of those between",
+                    decoded.seq, joined.last_seq
+                );
                 return Err(refuse(Reason::Protocol, &text));
             }
             self.counts.dropped.fetch_add(missing.max(dropped), Ordering::Relaxed);
@@ -363,6 +377,3 @@ fn spelled(ms: u64) -> String {
         s => format!("{} days", s / 86_400),
     }
 }
-
-#[cfg(test)]
-mod tests;

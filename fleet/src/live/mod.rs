@@ -10,4 +10,3 @@ mod view;
 
 pub use node::{LONGEST_STEP_MS, Meter, NodeLive, Rejoined};
 pub use registry::{Arrival, Claim, Live, Presence, Staleness, Trouble};
-pub use view::group_name;

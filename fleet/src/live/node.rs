@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ebbtide_proto::frame::{Decoded, Decoder};
 use ebbtide_proto::series::{Metric, SeriesKey, WorkloadInfo, ZoneInfo};
-use ebbtide_proto::{BootId, WorkloadId, ZoneId};
+use ebbtide_proto::{BootId, WorkloadId, WorkloadKind, ZoneId};
 
 /// Two values further apart than this are not joined: who knows what was between them.
 pub const LONGEST_STEP_MS: u64 = 5 * 60 * 1000;
@@ -27,8 +27,8 @@ pub struct Meter {
 impl Meter {
     const UNKNOWN: f32 = -1.0;
 
-    /// Takes the next value. Says by how much the counter grew, and over how long, if that can be known.
-    fn take(&mut self, at_ms: u64, value: u64) -> Option<(u64, u64)> {
+    /// Takes the next value. Says by how much the counter grew, if that can be known.
+    fn take(&mut self, at_ms: u64, value: u64) -> Option<u64> {
         let step = at_ms.saturating_sub(self.at_ms);
         let joined = self.at_ms > 0 && step > 0 && step <= LONGEST_STEP_MS && value >= self.last;
         let grown = value.wrapping_sub(self.last);
@@ -37,8 +37,18 @@ impl Meter {
             self.rate = Self::UNKNOWN;
             return None;
         }
-        self.rate = (grown as f64 * 1000.0 / step as f64) as f32;
-        Some((grown, step))
+        #[allow(clippy::cast_possible_truncation, reason = "a rate for people; seven digits are enough")]
+        let rate = (grown as f64 * 1000.0 / step as f64) as f32;
+        self.rate = rate;
+        Some(grown)
+    }
+
+    /// By how much the counter grew from its last value to the end of a frame, as far as that can be known.
+    fn growth(&self, ticks: &[u64], values: &[u64]) -> Option<u64> {
+        let (first, last) = (*values.first()?, *values.last()?);
+        let step = ticks.first()?.saturating_sub(self.at_ms);
+        let joined = self.at_ms > 0 && step <= LONGEST_STEP_MS && first >= self.last;
+        last.checked_sub(if joined { self.last } else { first })
     }
 
     /// Growth per second, rounded; absent if unknown.
@@ -86,6 +96,8 @@ pub struct NodeLive {
     today_uj: u64,
     gap_today_ms: u64,
     swept_ms: u64,
+    /// Microjoules that namespaces used here since the daemon started.
+    namespaces: HashMap<WorkloadId, u64>,
 }
 
 /// Figures of a zone or workload, by metric.
@@ -130,6 +142,13 @@ impl NodeLive {
                 && series.metric == Metric::Energy
                 && series.zone.and_then(|z| self.zones.get(usize::from(z))?.as_ref()).is_some_and(|zone| zone.counts);
             let ticks = frame.ticks.get(first..).unwrap_or_default();
+            if series.metric == Metric::Energy
+                && let Some(Some(info)) = series.workload.and_then(|w| self.workloads.get(w as usize))
+                && info.id.kind() == WorkloadKind::Namespace
+                && let Some(grown) = series.meter.growth(ticks, own)
+            {
+                *self.namespaces.entry(info.id.clone()).or_default() += grown;
+            }
             if !counted && let [.., before, last] = own {
                 // only the last interval is shown: what is between is the store's
                 let at = |back: usize| own.len().checked_sub(back).and_then(|i| ticks.get(i)).copied().unwrap_or(0);
@@ -138,7 +157,7 @@ impl NodeLive {
                 continue;
             }
             for (value, &at_ms) in own.iter().zip(ticks) {
-                let Some((grown, _)) = series.meter.take(at_ms, *value) else { continue };
+                let Some(grown) = series.meter.take(at_ms, *value).filter(|_| counted) else { continue };
                 let day = at_ms / DAY_MS;
                 if day > self.day {
                     (self.day, self.today_uj, self.gap_today_ms) = (day, 0, 0);
@@ -199,6 +218,11 @@ impl NodeLive {
             }
         }
         all.into_iter().flatten().filter(|(_, figures)| figures.last_ms > 0).collect()
+    }
+
+    /// Microjoules that namespaces used here since the daemon started.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.namespaces.iter().map(|(id, uj)| (id.name(), *uj))
     }
 
     /// How many workloads there are.
@@ -350,3 +374,6 @@ impl Series {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! Answers about now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ebbtide_proto::series::{Component, Quality, WorkloadInfo, ZoneInfo};
-use ebbtide_proto::{NodeId, WorkloadKind, v1};
+use ebbtide_proto::{NodeId, v1};
 
 use super::node::Figures;
 use super::registry::{Entry, Live};
+use crate::groups;
 
 /// Workloads by what was asked for, before they are sorted and cut.
 #[derive(Debug, Default)]
@@ -64,7 +65,7 @@ impl Live {
                 return;
             }
             for (info, figures) in entry.figures.workloads() {
-                let Some(name) = group_name(by, &info) else { continue };
+                let Some(name) = groups::of_workload(by, &info) else { continue };
                 if !search.is_empty() && !matches(&info, &name, search) {
                     continue;
                 }
@@ -111,6 +112,18 @@ impl Live {
             .filter_map(|(c, p)| Some(v1::ComponentPower { component: c.as_str().to_owned(), power_uw: p? }))
             .collect();
         totals
+    }
+
+    /// Microjoules that each namespace used since the daemon started, by name.
+    pub fn namespaces(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::<String, u64>::new();
+        self.each(|_, entry| {
+            for (name, uj) in entry.figures.namespaces() {
+                let sum = all.entry(name.to_owned()).or_default();
+                *sum = sum.saturating_add(uj);
+            }
+        });
+        all
     }
 
     fn node_of(&self, id: &NodeId, entry: &Entry, now_ms: u64) -> v1::Node {
@@ -177,7 +190,7 @@ fn quality(zone: &ZoneInfo, fresh: bool) -> Quality {
 fn workload(node: &NodeId, info: &WorkloadInfo, figures: &Figures, quality: i32) -> v1::WorkloadPower {
     v1::WorkloadPower {
         id: info.id.to_string(),
-        name: shown(info),
+        name: groups::shown(info),
         node: node.to_string(),
         power_uw: figures.power_uw,
         idle_uw: figures.idle_uw,
@@ -186,32 +199,6 @@ fn workload(node: &NodeId, info: &WorkloadInfo, figures: &Figures, quality: i32)
         labels: v1::Workload::from(info).labels,
         nodes: 1,
         members: 1,
-    }
-}
-
-/// What people call a workload.
-fn shown(info: &WorkloadInfo) -> String {
-    match (info.id.kind(), info.label("namespace"), info.label("pod")) {
-        (WorkloadKind::Pod, Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
-        _ => match info.label("name") {
-            Some(name) => name.to_owned(),
-            None => info.id.name().to_owned(),
-        },
-    }
-}
-
-/// The name of the group that a workload belongs to; `None` if such a grouping leaves it out.
-pub fn group_name(by: v1::GroupBy, info: &WorkloadInfo) -> Option<String> {
-    let kind = info.id.kind();
-    let of = |wanted: WorkloadKind| (kind == wanted).then(|| shown(info));
-    match by {
-        v1::GroupBy::Namespace => of(WorkloadKind::Namespace),
-        v1::GroupBy::Pod => of(WorkloadKind::Pod),
-        v1::GroupBy::Container => of(WorkloadKind::Container),
-        v1::GroupBy::Unit => of(WorkloadKind::Unit),
-        v1::GroupBy::Vm => of(WorkloadKind::Vm),
-        v1::GroupBy::User => of(WorkloadKind::User),
-        _ => None,
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! Requests and answers are those of `ebbtide.v1.Fleet`; units and meanings are documented in `fleet.proto`.
 
+mod answers;
+
+pub use answers::Answers;
+
 use ebbtide_proto::v1;
 
 /// Why a question has no answer.

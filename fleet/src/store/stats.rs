@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
+use ebbtide_proto::NodeId;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::day::Day;
@@ -36,6 +37,11 @@ pub struct Stats {
 }
 
 impl Store {
+    /// Nodes that ever told something.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.0.all_nodes().iter().map(|node| node.name.clone()).collect()
+    }
+
     /// The figures now.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use super::sums::{Sum, SumKey, Sums, add_hour};
 const TOLD: usize = 100;
 
 /// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Files that were read.
     pub files: u64,

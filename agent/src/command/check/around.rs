@@ -1,6 +1,6 @@
 //! Who ran, and what the agent finds around itself. Pure.
 
-use super::facts::{Bpf, CgroupVersion, Facts, Lack, Names, Port, State, Usage};
+use super::facts::{Bpf, Certificate, CgroupVersion, Facts, Fleet, Lack, Names, Port, State, Usage};
 use super::judge::{Cause, Finding};
 use crate::usage::procfs::RESERVED_FDS;
 
@@ -30,6 +30,7 @@ pub(super) fn judge(facts: &Facts, rows: &mut Vec<Finding>) {
         rows.extend(names(facts.names));
     }
     rows.extend(kubelet(facts));
+    rows.push(fleet(facts.fleet.as_ref()));
     rows.push(state(&facts.state));
     rows.push(listen(facts));
     rows.push(clock(facts));
@@ -176,6 +177,44 @@ fn kubelet(facts: &Facts) -> Option<Finding> {
             row.fix(fix)
         }
     })
+}
+
+fn fleet(fleet: Option<&Fleet>) -> Finding {
+    let subject = "fleet";
+    let Some(fleet) = fleet else { return Finding::ok(subject, "none is set, nobody is told") };
+    let at = &fleet.address;
+    let join = format!("ebbtide-agent join --fleet {} --token TOKEN", at.trim_start_matches("https://"));
+    let until = match &fleet.certificate {
+        Some(Certificate::None) => {
+            let row = Finding::missing(subject, Cause::Lack, format!("no certificate for the fleet at {at}"));
+            return row.so("the fleet is told nothing, frames are kept for it").fix(join);
+        }
+        Some(Certificate::Unusable { why, denied }) => {
+            let cause = if *denied { Cause::Permission } else { Cause::Lack };
+            return Finding::missing(subject, cause, why.clone())
+                .so("the fleet is told nothing, frames are kept for it")
+                .fix("name the files with fleet-ca, fleet-cert and fleet-key, or join again");
+        }
+        Some(Certificate::Good { until, ended: true, .. }) => {
+            let row = Finding::missing(subject, Cause::Lack, format!("the certificate ended at {until}"));
+            return row.so("the fleet is told nothing, frames are kept for it").fix(join);
+        }
+        Some(Certificate::Good { until, ends_soon, .. }) => Some((until, *ends_soon)),
+        None => None,
+    };
+    if let Err(why) = &fleet.reached {
+        return Finding::degraded(subject, Cause::Lack, format!("can't reach {at}: {why}"))
+            .so("frames are kept for it and sent later")
+            .fix("is the daemon running there, and its port open? the address is in the setting fleet");
+    }
+    match until {
+        None => Finding::ok(subject, format!("{at} can be reached, in plain text")),
+        Some((until, false)) => Finding::ok(subject, format!("{at} can be reached, certificate good until {until}")),
+        Some((until, true)) => {
+            let row = Finding::degraded(subject, Cause::Lack, format!("the certificate ends at {until}"));
+            row.so("after that the fleet is told nothing").fix(join)
+        }
+    }
 }
 
 fn state(state: &State) -> Finding {

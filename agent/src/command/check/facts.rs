@@ -28,6 +28,8 @@ pub struct Facts {
     pub names: Names,
     /// The kubelet, if it is to be asked.
     pub kubelet: Option<Kubelet>,
+    /// The fleet daemon, if there is to be one.
+    pub fleet: Option<Fleet>,
     /// The state folder.
     pub state: State,
     /// The metrics page.
@@ -198,6 +200,40 @@ pub struct Kubelet {
     pub pods: Result<usize, String>,
     /// Whether it failed for lack of rights.
     pub denied: bool,
+}
+
+/// The fleet daemon.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// Where it is.
+    pub address: String,
+    /// This node's certificate, unless the fleet is told in plain text.
+    pub certificate: Option<Certificate>,
+    /// Whether it can be connected to, or what went wrong.
+    pub reached: Result<(), String>,
+}
+
+/// This node's certificate for the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// It is good until then.
+    Good {
+        /// For people.
+        until: String,
+        /// Less than a third of its time is left.
+        ends_soon: bool,
+        /// None of it is.
+        ended: bool,
+    },
+    /// There is none.
+    None,
+    /// It can't be used.
+    Unusable {
+        /// Why.
+        why: String,
+        /// Whether that is lack of rights.
+        denied: bool,
+    },
 }
 
 /// The state folder.

@@ -12,8 +12,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::super::run;
 use super::facts::{
-    Bpf, CgroupVersion, Clock, Cross, Curve, Facts, Kubelet, Lack, Listen, Machine, Names, Port, Reader, Rights, State,
-    Usage, ZoneFact,
+    Bpf, Certificate, CgroupVersion, Clock, Cross, Curve, Facts, Fleet, Kubelet, Lack, Listen, Machine, Names, Port,
+    Reader, Rights, State, Usage, ZoneFact,
 };
 use crate::clock::{self, Moment};
 use crate::config::{NameStyle, Settings};
@@ -26,6 +26,7 @@ use crate::source::model::load::CpuTimes;
 use crate::source::model::{self, ModelOverride};
 use crate::source::perf_rapl::{CrossCheck, PerfRapl, pairs};
 use crate::source::{CounterShape, Reading, Source, SourceKind, Zone};
+use crate::stream::connect::connect;
 use crate::usage::Choice;
 use crate::usage::bpf::{BpfReader, Unusable};
 use crate::usage::cpu::Topology;
@@ -38,6 +39,8 @@ const CROSS_CHECK: (Duration, u32) = (Duration::from_secs(1), 2);
 const MOST_TRIED: usize = 1000;
 /// An agent on this machine answers within this time.
 const ANSWER: Duration = Duration::from_secs(1);
+/// A fleet that can be reached is connected to within this time.
+const FLEET_ANSWER: Duration = Duration::from_secs(5);
 
 impl Facts {
     /// Looks at the machine below `host`, as far as `settings` allow; takes a second or two where powercap and perf
@@ -59,12 +62,13 @@ impl Facts {
         let held = matches!(state, State::Usable { held: true, .. });
         let wanted = settings.names.contains(&NameStyle::Kepler) || settings.names.contains(&NameStyle::Scaphandre);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let (kubelet, port) = match &runtime {
+        let (kubelet, fleet, port) = match &runtime {
             Ok(runtime) => (
                 settings.kubelet.as_ref().map(|k| runtime.block_on(kubelet(k))),
+                settings.fleet.as_ref().map(|f| runtime.block_on(fleet(settings, f))),
                 runtime.block_on(port(settings.listen, held)),
             ),
-            Err(e) => (None, Port::Unusable(e.to_string())),
+            Err(e) => (None, None, Port::Unusable(e.to_string())),
         };
         Self {
             machine: machine(host),
@@ -75,6 +79,7 @@ impl Facts {
             cgroup: cgroup(host),
             names: Names { readable: exe_readable(host, &pids), wanted },
             kubelet,
+            fleet,
             state,
             listen: Listen { address: settings.listen, port },
             clock: clock_facts(host, clock::now()),
@@ -315,6 +320,31 @@ async fn kubelet(k: &crate::config::Kubelet) -> Kubelet {
         e.chain().any(|c| c.downcast_ref().is_some_and(refused) || c.downcast_ref().is_some_and(closed))
     });
     Kubelet { url: k.url.clone(), pods: asked.map_err(|e| format!("{e:#}")), denied }
+}
+
+/// Connects to the fleet and says nothing.
+async fn fleet(settings: &Settings, fleet: &crate::config::Fleet) -> Fleet {
+    let target = run::target(settings, fleet);
+    let certificate = target.identity.as_ref().map(|identity| match identity.client_config() {
+        Ok((_, validity)) => {
+            let now = clock::now();
+            let ended = validity.left(now) <= 0;
+            Certificate::Good { until: validity.to_string(), ends_soon: validity.ends_soon(now), ended }
+        }
+        Err(error) => match error.kind() {
+            Some(io::ErrorKind::NotFound) => Certificate::None,
+            kind => {
+                Certificate::Unusable { why: error.to_string(), denied: kind == Some(io::ErrorKind::PermissionDenied) }
+            }
+        },
+    });
+    let reached = tokio::time::timeout(FLEET_ANSWER, connect(target)).await;
+    let reached = match reached {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(ended)) => Err(ended.text),
+        Err(_) => Err(format!("no answer within {FLEET_ANSWER:?}")),
+    };
+    Fleet { address: fleet.address.to_string(), certificate, reached }
 }
 
 fn state(folder: Option<&Path>) -> State {

@@ -78,6 +78,15 @@ fn server() -> Facts {
         },
         cgroup: Some(CgroupVersion::V2),
         names: Names { readable: Some(true), wanted: true },
+        fleet: Some(Fleet {
+            address: "https://fleet.example:9884".into(),
+            certificate: Some(Certificate::Good {
+                until: "2027-11-30 12:00 UTC".into(),
+                ends_soon: false,
+                ended: false,
+            }),
+            reached: Ok(()),
+        }),
         state: State::Usable { folder: "/var/lib/ebbtide-agent".into(), exists: true, floors: 4, held: true },
         listen: Listen { port: Port::Agent, ..Listen::default() },
         clock: Clock { slept: Duration::ZERO, wall: 1_800_000_000, source: Some("tsc".into()) },
@@ -305,6 +314,31 @@ fn perf_and_powercap_that_differ_are_told() {
     assert_eq!((double.level, double.cause), (Level::Degraded, Cause::Lack));
     assert_eq!(double.found, "package-0: perf told 2.000 of what powercap told");
     assert!(double.fix.unwrap().contains("--sources"));
+}
+
+#[test]
+fn what_is_wrong_with_the_fleet_is_said_with_what_helps() {
+    let good = Certificate::Good { until: "2027-11-30 12:00 UTC".into(), ends_soon: true, ended: false };
+    let ended = Certificate::Good { until: "2024-11-30 12:00 UTC".into(), ends_soon: true, ended: true };
+    let closed = Certificate::Unusable { why: "can't read key.pem: Permission denied".into(), denied: true };
+    let refused = || Err("Connection refused (os error 111)".to_owned());
+    let rows = [
+        (Some(Certificate::None), refused(), Level::Missing, Cause::Lack, "no certificate for the fleet at"),
+        (Some(ended), Ok(()), Level::Missing, Cause::Lack, "the certificate ended at 2024"),
+        (Some(closed), Ok(()), Level::Missing, Cause::Permission, "can't read key.pem"),
+        (Some(good.clone()), refused(), Level::Degraded, Cause::Lack, "can't reach https://f:9884: Connection refused"),
+        (Some(good), Ok(()), Level::Degraded, Cause::Lack, "the certificate ends at 2027"),
+        (None, Ok(()), Level::Ok, Cause::None, "https://f:9884 can be reached, in plain text"),
+    ];
+    for (certificate, reached, level, cause, found) in rows {
+        let fleet = Fleet { address: "https://f:9884".into(), certificate, reached };
+        let facts = Facts { fleet: Some(fleet), ..server() };
+        let row = judge(&facts).into_iter().find(|r| r.subject == "fleet").unwrap();
+        assert!(row.found.starts_with(found) && (row.level, row.cause) == (level, cause), "{row:?}");
+        assert_eq!(row.fix.is_some() && !row.effect.is_empty(), level != Level::Ok, "{row:?}");
+    }
+    let none = judge(&Facts { fleet: None, ..server() });
+    assert!(none.iter().any(|r| r.subject == "fleet" && r.level == Level::Ok));
 }
 
 proptest! {

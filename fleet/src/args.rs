@@ -1,0 +1,161 @@
+//! The daemon's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Keeps what the agents of a fleet measure, answers where its energy goes, and serves the dashboard.
+///
+/// Exit codes: 0 all went well, 1 something failed, 2 the command line or configuration is wrong, 3 it works but
+/// something is wrong (verify).
+#[derive(Debug, Parser)]
+#[command(name = "ebbtide-fleet", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Show the whole chain of causes of an error.
+    #[arg(long, global = true)]
+    pub verbose: bool,
+}
+
+/// What the daemon can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take in what agents send, until SIGINT or SIGTERM.
+    Serve(Serve),
+    /// Check that everything in a store is whole. The daemon may run meanwhile.
+    Verify(Folder),
+    /// Copy a store while the daemon runs; the copy is checked.
+    Backup(Backup),
+    /// Write measurements as CSV to standard output.
+    Export(Export),
+    /// Measure what the daemon costs on this machine.
+    Bench {
+        /// Of what.
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Print a script for completion in a shell.
+    Completion {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: Shell,
+    },
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// File with settings; flags go before it. Without it the defaults are used.
+    #[arg(long, value_name = "FILE", env = "EBBTIDE_FLEET_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder of the store; made if it isn't there. [default: /var/lib/ebbtide-fleet]
+    #[arg(long, value_name = "DIR", env = "EBBTIDE_FLEET_DATA")]
+    pub data: Option<PathBuf>,
+    /// Where agents and operators connect. [default: 127.0.0.1:9884]
+    #[arg(long, value_name = "ADDR", env = "EBBTIDE_FLEET_GRPC")]
+    pub grpc: Option<SocketAddr>,
+    /// Where dashboard and metrics are. [default: 127.0.0.1:9885]
+    #[arg(long, value_name = "ADDR", env = "EBBTIDE_FLEET_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// Serve unencrypted beyond this machine: whoever can connect can read everything, and speak as any node.
+    #[arg(long)]
+    pub insecure: bool,
+    /// What is logged: error, warn, info, debug, trace, off, or directives. [default: info]
+    #[arg(long, value_name = "LEVEL", env = "EBBTIDE_FLEET_LOG_LEVEL")]
+    pub log_level: Option<String>,
+    /// Print the settings that result, and don't run.
+    #[arg(long)]
+    pub dump_config: bool,
+}
+
+/// A store.
+#[derive(Debug, Args)]
+pub struct Folder {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR", env = "EBBTIDE_FLEET_DATA", default_value = "/var/lib/ebbtide-fleet")]
+    pub data: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR", env = "EBBTIDE_FLEET_DATA", default_value = "/var/lib/ebbtide-fleet")]
+    pub data: PathBuf,
+    /// Folder of the copy; must not exist yet, or be empty.
+    #[arg(value_name = "TO")]
+    pub to: PathBuf,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR", env = "EBBTIDE_FLEET_DATA", default_value = "/var/lib/ebbtide-fleet")]
+    pub data: PathBuf,
+    /// From when, such as 2026-11-01T00:00:00Z. [default: a day before --until]
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<jiff::Timestamp>,
+    /// Until when. [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<jiff::Timestamp>,
+    /// Only this node.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Starts a daemon on a scratch folder and made-up agents that connect to it over TLS; prints what the daemon
+    /// alone cost. Takes the seconds asked for and about a minute more.
+    Ingest(BenchIngest),
+}
+
+/// `bench ingest`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchIngest {
+    /// Agents.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub agents: u32,
+    /// Series of each.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub series: u32,
+    /// How long.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+    pub seconds: u64,
+    /// Time between two values of a series, in milliseconds.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub interval_ms: u32,
+    /// Values of a series in a frame.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub frame: u32,
+    /// What the counters do: steady (half of them grow evenly, half like a sine, as scraped exporters in other
+    /// benchmarks do) or noisy (most workloads idle, some small, a few busy, all with noise).
+    #[arg(long, default_value = "steady")]
+    pub load: Load,
+    /// Without TLS.
+    #[arg(long)]
+    pub plain: bool,
+    /// Folder for the store instead of a temporary one; kept.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What made-up counters do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Load {
+    /// Even growth and sines.
+    Steady,
+    /// Idle, small and busy workloads with noise.
+    Noisy,
+}

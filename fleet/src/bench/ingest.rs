@@ -1,0 +1,282 @@
+//! `ebbtide-fleet bench ingest`: the daemon in a process of its own, the agents in another, and this one looks.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+use ebbtide_proto::identity::Identity;
+use ebbtide_runtime::clock;
+use serde::Serialize;
+
+use super::agents::{self, Order, Told};
+use crate::args::BenchIngest;
+use crate::config::{Config, LimitsConfig, TlsFiles};
+use crate::pki::Authority;
+use crate::store::{Options, Store};
+
+/// Set in the process that plays the agents.
+const AGENTS: &str = "EBBTIDE_BENCH_AGENTS";
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Result {
+    agents: u32,
+    series: u32,
+    load: &'static str,
+    encrypted: bool,
+    interval_ms: u32,
+    values_per_frame: u32,
+    /// From the first frame to the last ack.
+    seconds: f64,
+    samples: u64,
+    samples_per_second: u64,
+    /// CPU time of the daemon from the first frame until all blocks are made.
+    cpu_seconds: f64,
+    samples_per_cpu_second: u64,
+    /// Largest, and at the end, of the daemon, in MiB.
+    peak_rss_mib: u64,
+    rss_mib: u64,
+    /// The daemon's memory per connected agent, state included.
+    rss_kib_per_agent: u64,
+    /// Of the store's files after all blocks are made.
+    bytes_per_sample: f64,
+    wire_bytes_per_sample: f64,
+    ack_p50_ms: f64,
+    ack_p99_ms: f64,
+    ack_max_ms: f64,
+    /// Frames that the agents sent more than an interval late.
+    late_frames: u64,
+    failed_agents: u64,
+    /// From the start of the daemon on what is stored until it serves.
+    restart_ms: u64,
+}
+
+/// Runs the benchmark, or plays the agents of one.
+///
+/// # Errors
+/// If a part can't be started or fails.
+pub fn ingest(bench: &BenchIngest) -> anyhow::Result<()> {
+    if std::env::var_os(AGENTS).is_some() {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        return agents::run(&serde_json::from_str::<Order>(&line)?);
+    }
+    raise_file_limit(u64::from(bench.agents) + 512)?;
+    let scratch = std::env::temp_dir().join(format!("ebbtide-bench-{}", std::process::id()));
+    let folder = bench.data.clone().unwrap_or_else(|| scratch.join("data"));
+    std::fs::create_dir_all(&scratch)?;
+    let outcome = measure(bench, &scratch, &folder);
+    if let Err(error) = std::fs::remove_dir_all(&scratch) {
+        eprintln!("can't remove {}: {error}", scratch.display());
+    }
+    let result = outcome?;
+    if bench.json {
+        println!("{}", serde_json::to_string(&result)?);
+    } else {
+        let fields = serde_json::to_value(&result)?;
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            println!("{name:>24}  {value}");
+        }
+    }
+    Ok(())
+}
+
+fn measure(bench: &BenchIngest, scratch: &Path, folder: &Path) -> anyhow::Result<Result> {
+    let config = configure(bench, scratch, folder)?;
+    let mut daemon = Daemon::start(&config)?;
+    let empty_kib = daemon.memory()?.1;
+    let me = std::env::current_exe()?;
+    let mut agents = Owned(
+        Command::new(me)
+            .args(["bench", "ingest"])
+            .env(AGENTS, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?,
+    );
+    let mut to_agents = agents.0.stdin.take().context("no pipe")?;
+    let mut from_agents = BufReader::new(agents.0.stdout.take().context("no pipe")?).lines();
+    let order = Order::of(bench, daemon.grpc, (!bench.plain).then(|| scratch.join("pki")));
+    writeln!(to_agents, "{}", serde_json::to_string(&order)?)?;
+    eprintln!("connecting {} agents …", bench.agents);
+    let ready = from_agents.next().context("the agents ended")??;
+    ensure!(ready == "ready", "the agents said {ready:?}");
+    eprintln!("sending for {} s …", bench.seconds);
+    let (began, cpu) = (clock::now(), daemon.cpu()?);
+    writeln!(to_agents)?;
+    let told: Told = serde_json::from_str(&from_agents.next().context("the agents ended")??)?;
+    let seconds = clock::now().since(began).as_secs_f64();
+    let (peak_kib, rss_kib) = daemon.memory()?;
+    agents.0.wait()?;
+    let served = daemon.cpu()? - cpu;
+    daemon.stop()?;
+    // what the daemon would do later is done now, and counted
+    eprintln!("making blocks …");
+    let before = clock::own_cpu();
+    let store = Store::open(folder, Options::default())?;
+    store.seal_all(clock::now().wall / 1_000_000)?;
+    drop(store);
+    let sealing = (clock::own_cpu() - before).as_secs_f64();
+    let bytes = size(folder)?;
+    let restart = clock::now();
+    let mut again = Daemon::start(&config)?;
+    let restart_ms = u64::try_from(clock::now().since(restart).as_millis())?;
+    again.stop()?;
+    let cpu_seconds = served + sealing;
+    let per = |n: f64, d: f64| if d > 0.0 { n / d } else { 0.0 };
+    #[allow(clippy::cast_possible_truncation, reason = "rates far below 2^63")]
+    let whole = |x: f64| x.round() as u64;
+    Ok(Result {
+        agents: bench.agents,
+        series: bench.series,
+        load: if bench.load == crate::args::Load::Steady { "steady" } else { "noisy" },
+        encrypted: !bench.plain,
+        interval_ms: bench.interval_ms,
+        values_per_frame: bench.frame,
+        seconds,
+        samples: told.samples,
+        samples_per_second: whole(per(told.samples as f64, seconds)),
+        cpu_seconds,
+        samples_per_cpu_second: whole(per(told.samples as f64, cpu_seconds)),
+        peak_rss_mib: peak_kib / 1024,
+        rss_mib: rss_kib / 1024,
+        rss_kib_per_agent: rss_kib.saturating_sub(empty_kib) / u64::from(bench.agents),
+        bytes_per_sample: per(bytes as f64, told.samples as f64),
+        wire_bytes_per_sample: per(told.bytes as f64, told.samples as f64),
+        ack_p50_ms: told.ack_ms[0],
+        ack_p99_ms: told.ack_ms[1],
+        ack_max_ms: told.ack_ms[2],
+        late_frames: told.late,
+        failed_agents: told.failed,
+        restart_ms,
+    })
+}
+
+fn configure(bench: &BenchIngest, scratch: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let any = "127.0.0.1:0".parse()?;
+    let mut config = Config {
+        grpc: any,
+        http: any,
+        data: folder.to_owned(),
+        limits: LimitsConfig { nodes: bench.agents as usize + 1, ..LimitsConfig::default() },
+        log_level: "info".into(),
+        ..Config::default()
+    };
+    if !bench.plain {
+        let now_ms = clock::now().wall / 1_000_000;
+        let pki = scratch.join("pki");
+        let authority = Authority::init(&pki, false, now_ms)?;
+        let issued = authority.issue(&Identity::Fleet, &["127.0.0.1".to_owned()], 1, now_ms)?;
+        let (cert, key) = (scratch.join("fleet.pem"), scratch.join("fleet-key.pem"));
+        std::fs::write(&cert, &issued.chain_pem)?;
+        std::fs::write(&key, &issued.key_pem)?;
+        config.tls = Some(TlsFiles { cert, key, client_ca: pki.join("ca.pem"), authority: None });
+    }
+    let path = scratch.join("fleet.toml");
+    std::fs::write(&path, config.dump())?;
+    Ok(path)
+}
+
+/// A process that is ended when it is dropped.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // it may have ended by itself
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+struct Daemon {
+    child: Owned,
+    grpc: std::net::SocketAddr,
+}
+
+impl Daemon {
+    /// Starts `serve` and waits until it says where it listens.
+    fn start(config: &Path) -> anyhow::Result<Self> {
+        let me = std::env::current_exe()?;
+        let mut command = Command::new(me);
+        command.arg("serve").arg("--config").arg(config).env("NO_COLOR", "1").stderr(Stdio::piped());
+        let mut child = Owned(command.spawn()?);
+        let log = child.0.stderr.take().context("no pipe")?;
+        let mut lines = BufReader::new(log).lines();
+        let mut grpc = None;
+        for line in lines.by_ref() {
+            let line = line?;
+            if let Some((_, rest)) = line.split_once("agents and operators: ") {
+                let at = rest.trim_start_matches("https://").trim_start_matches("http://");
+                grpc = Some(at.trim().parse()?);
+            }
+            if line.contains("dashboard: ") {
+                break;
+            }
+            if line.contains("ERROR") || line.starts_with("error") {
+                bail!("the daemon said: {line}");
+            }
+        }
+        // what it says later goes where ours does
+        std::thread::Builder::new().name("daemon log".into()).spawn(move || {
+            for line in lines.map_while(std::io::Result::ok).filter(|l| l.contains("WARN") || l.contains("ERROR")) {
+                eprintln!("{line}");
+            }
+        })?;
+        Ok(Self { child, grpc: grpc.context("the daemon did not say where it listens")? })
+    }
+
+    /// CPU seconds so far, user and system.
+    fn cpu(&self) -> anyhow::Result<f64> {
+        let stat = self.file("stat")?;
+        let fields: Vec<&str> = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
+        let ticks: u64 =
+            fields.get(11).context("no utime")?.parse::<u64>()? + fields.get(12).context("no stime")?.parse::<u64>()?;
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// Largest and present memory in KiB.
+    fn memory(&self) -> anyhow::Result<(u64, u64)> {
+        let status = self.file("status")?;
+        let field = |name: &str| -> anyhow::Result<u64> {
+            let line = status.lines().find(|l| l.starts_with(name)).context("no memory figure")?;
+            Ok(line.split_whitespace().nth(1).context("no figure")?.parse()?)
+        };
+        Ok((field("VmHWM")?, field("VmRSS")?))
+    }
+
+    fn file(&self, name: &str) -> anyhow::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(format!("/proc/{}/{name}", self.child.0.id()))?.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.0.id()).ok().and_then(rustix::process::Pid::from_raw).context("no pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.0.wait()?;
+        Ok(())
+    }
+}
+
+/// Bytes of all files below a folder.
+fn size(folder: &Path) -> std::io::Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        sum += if about.is_dir() { size(&entry.path())? } else { about.len() };
+    }
+    Ok(sum)
+}
+
+fn raise_file_limit(wanted: u64) -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|now| now >= wanted) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map_or(Some(wanted), |most| Some(most.max(wanted)));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        .with_context(|| format!("{wanted} open files are needed: ulimit -n {wanted}"))
+}

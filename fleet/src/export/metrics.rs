@@ -1,0 +1,211 @@
+//! The fleet's metrics page: text format 0.0.4. Joules and watts are floats here, made of exact integers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use ebbtide_proto::{Energy, v1};
+
+use crate::ingest::Counts;
+use crate::live::Live;
+
+/// The media type of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A metric on the page.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it tells, with its unit.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident = $name:literal, $kind:literal, $help:literal;)*) => {
+        $(const $id: Metric = Metric { name: $name, kind: $kind, help: $help };)*
+        /// All metrics, in the order of the page.
+        pub const METRICS: &[Metric] = &[$($id),*];
+    };
+}
+
+metrics! {
+    NODE_ENERGY = "ebbtide_fleet_node_energy_joules_total", "counter", "Energy of a node's zone since its first sample of the boot.";
+    NODE_POWER = "ebbtide_fleet_node_power_watts", "gauge", "Mean power of a node over its last interval; absent while it is silent.";
+    NODE_IDLE = "ebbtide_fleet_node_idle_power_watts", "gauge", "Of that, what the node draws when nothing runs.";
+    NODE_STATE = "ebbtide_fleet_node_state", "gauge", "1 for the state that a node is in: live, catching-up, stale, gone or refused.";
+    NODE_AGE = "ebbtide_fleet_node_last_sample_age_seconds", "gauge", "Time since the last moment that a node told.";
+    NODE_GAP = "ebbtide_fleet_node_gap_today_seconds", "gauge", "Time since 00:00 UTC in which a node's energy is not known.";
+    NAMESPACE_ENERGY = "ebbtide_fleet_namespace_energy_joules_total", "counter", "Energy of a namespace on all nodes since the daemon started.";
+    NAMESPACE_POWER = "ebbtide_fleet_namespace_power_watts", "gauge", "Power of a namespace on all nodes.";
+    APP_POWER = "ebbtide_fleet_app_power_watts", "gauge", "Power of an application on all nodes, the 100 with the most.";
+    NODES = "ebbtide_fleet_nodes", "gauge", "Nodes that are known.";
+    CONNECTED = "ebbtide_fleet_connected_agents", "gauge", "Agents that are connected.";
+    SAMPLES = "ebbtide_fleet_samples_total", "counter", "Values taken from agents since the daemon started.";
+    FRAMES = "ebbtide_fleet_frames_total", "counter", "Frames taken from agents.";
+    DUPLICATES = "ebbtide_fleet_duplicate_frames_total", "counter", "Frames that were here already.";
+    DROPPED = "ebbtide_fleet_dropped_frames_total", "counter", "Frames that agents had to give up before they could send them.";
+    REFUSED_FRAMES = "ebbtide_fleet_refused_frames_total", "counter", "Frames that were refused for good.";
+    REFUSED = "ebbtide_fleet_refusals_total", "counter", "Connections and frames that were refused, by reason.";
+    BYTES = "ebbtide_fleet_received_bytes_total", "counter", "Bytes of frames, compressed as they came.";
+    COMMIT = "ebbtide_fleet_commit_seconds", "histogram", "Time from a frame's arrival until it was safe on disk.";
+    UNSEALED = "ebbtide_fleet_unsealed_frames", "gauge", "Frames that are safe but not yet in blocks.";
+    STORE = "ebbtide_fleet_store_bytes", "gauge", "Bytes of the store's files.";
+    BUILD = "ebbtide_fleet_build_info", "gauge", "1, with the daemon's version.";
+}
+
+/// Nodes beyond this have no series of their own; `ebbtide_fleet_nodes` still counts them.
+const MOST_NODES: usize = 20_000;
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, metric: Metric) {
+        let Metric { name, kind, help } = metric;
+        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        for (i, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if i == 0 { '{' } else { ',' });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        self.0.push_str(&format!(" {value}\n"));
+    }
+
+    fn one(&mut self, metric: Metric, value: impl std::fmt::Display) {
+        self.head(metric);
+        self.sample(metric.name, &[], value);
+    }
+}
+
+fn watts(uw: u64) -> f64 {
+    uw as f64 / 1e6
+}
+
+/// The name of a state in metrics and tables.
+fn state(state: v1::NodeState) -> &'static str {
+    match state {
+        v1::NodeState::Live => "live",
+        v1::NodeState::CatchingUp => "catching-up",
+        v1::NodeState::Stale => "stale",
+        v1::NodeState::Gone => "gone",
+        v1::NodeState::Refused => "refused",
+        v1::NodeState::Unspecified => "unknown",
+    }
+}
+
+/// What the page is made from beside nodes and counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreFigures {
+    /// Frames that are safe but not yet in blocks.
+    pub unsealed_frames: u64,
+    /// Bytes of the store's files.
+    pub bytes: u64,
+}
+
+/// The page at `now_ms`.
+pub fn page(live: &Live, counts: &Counts, store: Option<StoreFigures>, now_ms: u64) -> String {
+    let nodes = live.nodes("", now_ms);
+    let mut page = Page(String::with_capacity(nodes.len() * 800 + 4096));
+    let shown = || nodes.iter().take(MOST_NODES);
+    page.head(NODE_ENERGY);
+    for node in shown() {
+        for zone in &node.zones {
+            let Some(about) = &zone.zone else { continue };
+            let counts = if about.counts { "true" } else { "false" };
+            let quality = quality(about.quality());
+            let labels =
+                [("node", node.name.as_str()), ("zone", about.name.as_str()), ("counts", counts), ("quality", quality)];
+            page.sample(NODE_ENERGY.name, &labels, Energy::from_uj(zone.energy_uj).as_joules_exact());
+        }
+    }
+    for (metric, figure) in [(NODE_POWER, (|n| n.power_uw) as fn(&v1::Node) -> Option<u64>), (NODE_IDLE, |n| n.idle_uw)]
+    {
+        page.head(metric);
+        for node in shown() {
+            if let Some(uw) = figure(node) {
+                let labels = [("node", node.name.as_str()), ("quality", quality(node.quality()))];
+                page.sample(metric.name, &labels, watts(uw));
+            }
+        }
+    }
+    page.head(NODE_STATE);
+    for node in shown() {
+        page.sample(NODE_STATE.name, &[("node", &node.name), ("state", state(node.state()))], 1);
+    }
+    page.head(NODE_AGE);
+    for node in shown().filter(|node| node.last_ms > 0) {
+        page.sample(NODE_AGE.name, &[("node", &node.name)], now_ms.saturating_sub(node.last_ms) as f64 / 1e3);
+    }
+    page.head(NODE_GAP);
+    for node in shown() {
+        page.sample(NODE_GAP.name, &[("node", &node.name)], node.gap_today_ms as f64 / 1e3);
+    }
+    page.head(NAMESPACE_ENERGY);
+    let namespaces: BTreeMap<String, u64> = live.namespaces();
+    for (namespace, uj) in &namespaces {
+        let value = Energy::from_uj(*uj).as_joules_exact();
+        page.sample(NAMESPACE_ENERGY.name, &[("namespace", namespace)], value);
+    }
+    for (metric, label, by, most) in
+        [(NAMESPACE_POWER, "namespace", v1::GroupBy::Namespace, usize::MAX), (APP_POWER, "app", v1::GroupBy::App, 100)]
+    {
+        page.head(metric);
+        for group in live.workloads(by, "", "", now_ms).iter().take(most) {
+            if let Some(uw) = group.power_uw {
+                page.sample(metric.name, &[(label, &group.name)], watts(uw));
+            }
+        }
+    }
+    page.one(NODES, live.len());
+    page.one(CONNECTED, live.connected());
+    for (metric, n) in [
+        (SAMPLES, &counts.samples),
+        (FRAMES, &counts.frames),
+        (DUPLICATES, &counts.duplicates),
+        (DROPPED, &counts.dropped),
+        (REFUSED_FRAMES, &counts.refused_frames),
+        (BYTES, &counts.bytes),
+    ] {
+        page.one(metric, n.load(Ordering::Relaxed));
+    }
+    page.head(REFUSED);
+    for refusals in counts.refusals() {
+        page.sample(REFUSED.name, &[("reason", &refusals.reason)], refusals.count);
+    }
+    page.head(COMMIT);
+    let (buckets, sum, count) = counts.histogram();
+    for (bound, below) in buckets {
+        page.sample("ebbtide_fleet_commit_seconds_bucket", &[("le", &bound.to_string())], below);
+    }
+    page.sample("ebbtide_fleet_commit_seconds_bucket", &[("le", "+Inf")], count);
+    page.sample("ebbtide_fleet_commit_seconds_sum", &[], sum);
+    page.sample("ebbtide_fleet_commit_seconds_count", &[], count);
+    if let Some(store) = store {
+        page.one(UNSEALED, store.unsealed_frames);
+        page.one(STORE, store.bytes);
+    }
+    page.head(BUILD);
+    page.sample(BUILD.name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.0
+}
+
+fn quality(quality: v1::Quality) -> &'static str {
+    ebbtide_proto::series::Quality::try_from(quality).map_or("unknown", ebbtide_proto::series::Quality::as_str)
+}
