@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicUsize;
 use ebbtide_proto::NodeId;
 
 use super::names::{Definition, Named, Names};
-use super::recent::{Movement, Places, Recent, minute};
+use super::recent::{MINUTE_MS, Movement, Places, Recent, minute};
+use super::rollup::Rollup;
 use super::samples::{Boot, LONGEST_CHAIN, Sample, Samples, Step};
 use super::tail::Tail;
 
@@ -89,7 +90,7 @@ struct Held {
     from: u32,
     /// Which series, and as which it was described: figures that only mean something to this process.
     identity: u64,
-    described: u64,
+    described: u32,
     /// Where its energy is added up; the rest is only there if it is.
     places: Places,
     /// Its last sample, with the number of its boot; 0: none yet.
@@ -98,7 +99,7 @@ struct Held {
     boot: u32,
     /// A minute, and how much of it is known.
     minute: u32,
-    covered_ms: u64,
+    covered_ms: u32,
 }
 
 impl Node {
@@ -178,6 +179,7 @@ impl NodeState {
             series.push(held);
             self.unsaved.insert(number, named);
         }
+        series.shrink_to_fit();
         numbers
     }
 
@@ -220,38 +222,32 @@ impl NodeState {
     }
 
     /// Adds what samples that follow [`Self::load`] moved by.
-    pub(super) fn moved_by(&mut self, samples: &Samples, recent: &mut Recent) {
+    pub(super) fn moved_by(&mut self, mut samples: Samples, recent: &mut Recent) {
+        /// Minutes at a time.
+        const AT_ONCE: usize = 60;
         for column in &samples.columns {
             let Some(last) = samples.last(column) else { continue };
             let boot = self.boot(last.boot);
             let Some(series) = &mut self.series else { return };
-            let Some(held) = find(series, column.series, 0).and_then(|place| series.get_mut(place)) else { continue };
-            if held.places.is_empty() {
-                continue;
+            if let Some(held) = find(series, column.series, 0).and_then(|place| series.get_mut(place)) {
+                (held.at, held.value, held.boot) = (last.at, last.value, boot);
             }
-            let mut movement = Movement::default();
-            samples.runs(column, |first, step, values| {
-                let ticks = samples.ticks.get(first as usize..).and_then(|rest| rest.get(..values.len()));
-                let Some(ticks) = ticks else { return };
-                if let (Step::Known { by, ms }, Some(at)) = (step, ticks.first()) {
-                    held.add(minute(*at), by, ms, recent);
-                }
-                movement.pieces.clear();
-                let mut begin = 0;
-                // a new boot is a gap, whatever the values
-                for tick in 1..=ticks.len() {
-                    let at = first + u32::try_from(tick).unwrap_or(u32::MAX);
-                    if tick == ticks.len() || samples.boots.iter().any(|(first, _)| *first == at) {
-                        let part = begin..tick;
-                        if let (Some(ticks), Some(values)) = (ticks.get(part.clone()), values.get(part)) {
-                            movement.add(column.series, ticks, values);
-                        }
-                        begin = tick;
+        }
+        let Some(series) = &mut self.series else { return };
+        let is_summed = |number| find(series, number, 0).and_then(|place| series.get(place));
+        samples.columns.retain(|column| is_summed(column.series).is_some_and(|held| !held.places.is_empty()));
+        for (hour, samples) in samples.split(|_, at| at / (AT_ONCE as u64 * MINUTE_MS)) {
+            let start = hour * AT_ONCE as u64 * MINUTE_MS;
+            let (minutes, _) = Rollup::of(&samples, start, MINUTE_MS, AT_ONCE);
+            for column in minutes.columns {
+                let Some(place) = find(series, column.series, 0) else { continue };
+                let Some(held) = series.get_mut(place) else { continue };
+                for ((minute, by), ms) in (minute(start)..).zip(column.by).zip(column.covered_ms) {
+                    if ms > 0 {
+                        held.add(minute, by, ms, recent);
                     }
                 }
-                movement.pieces.iter().for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), recent));
-            });
-            (held.at, held.value, held.boot) = (last.at, last.value, boot);
+            }
         }
     }
 
@@ -297,8 +293,8 @@ impl Held {
         if self.minute != minute {
             (self.minute, self.covered_ms) = (minute, 0);
         }
-        self.covered_ms += ms;
-        recent.add(self.places, minute, by, self.covered_ms);
+        self.covered_ms = self.covered_ms.saturating_add(u32::try_from(ms).unwrap_or(u32::MAX));
+        recent.add(self.places, minute, by, u64::from(self.covered_ms));
     }
 }
 

@@ -156,7 +156,7 @@ impl Inner {
         for mut samples in all {
             samples.open(|series| tail.before(series, &names), from);
             tail.advance(&samples);
-            state.moved_by(&samples, &mut recent);
+            state.moved_by(samples, &mut recent);
         }
         Ok(())
     }
@@ -250,5 +250,6 @@ impl Stream {
                 *place = found;
             }
         }
+        self.numbers.shrink_to_fit();
     }
 }
