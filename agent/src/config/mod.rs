@@ -167,7 +167,7 @@ pub struct Partial {
           default_missing_value = "true")]
     pub kubelet_insecure: Option<bool>,
 
-    /// Address of the fleet daemon, which is told all that is measured: "fleet.example" or "https://fleet.example:9884";
+    /// Address of the fleet daemon, which is told all that is measured: "fleet.example" or "fleet.example:9884";
     /// "http://" on this machine only. Without it nobody is told. ebbtide-agent join gets the certificates.
     #[arg(long, value_name = "ADDRESS", help_heading = "Fleet")]
     pub fleet: Option<FleetAddress>,
