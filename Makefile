@@ -43,9 +43,10 @@ lint: need-rust ## format, clippy, documentation, and what dependencies may brin
 		$(call say,make lint: skipped the check of dependencies: cargo-deny is not installed (cargo install --locked cargo-deny)); \
 	fi
 
-bench: need-rust ## measure the agent's own cost and its accuracy
-	@cargo build --release --locked -p ebbtide-agent -p ebbtide-bench
+bench: need-rust ## measure what agent and fleet daemon cost, and how accurate they are
+	@cargo build --release --locked -p ebbtide-agent -p ebbtide-bench -p ebbtide-fleet
 	@cargo run --release --locked -p ebbtide-bench -- --write
+	@tools/fleet-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
 
 ebpf: ## build the programs for the kernel that the agent carries (needs clang-19)
 	@ebpf/build
