@@ -283,7 +283,7 @@ impl Reading<'_> {
             let gathered = gather(db, path, frames)?;
             frames = frames.get(gathered.frames.len().max(1)..).unwrap_or_default();
             let mut samples = gathered.samples;
-            samples.open(|series| tail.before(series, &names), |series| names.get(&series)?.from);
+            samples.open(|series| tail.of(series), |series| names.get(&series)?.from);
             tail.advance(&samples);
             samples.columns.retain(|column| slots.contains_key(&column.series));
             for (hour, samples) in samples.split(|_, at| at / HOUR_MS) {

@@ -144,7 +144,7 @@ impl Lines<'_> {
             let gathered = gather(db, path, frames)?;
             frames = frames.get(gathered.frames.len().max(1)..).unwrap_or_default();
             let mut samples = gathered.samples;
-            samples.open(|series| tail.before(series, &names), |series| names.get(&series)?.from);
+            samples.open(|series| tail.of(series), |series| names.get(&series)?.from);
             tail.advance(&samples);
             let unit = match self.what.resolution {
                 Resolution::Raw => {

@@ -133,7 +133,7 @@ impl NodeState {
         let mut series = Vec::with_capacity(names.len());
         for (number, named) in names {
             let mut held = Held::new(*number, named, node, by, recent);
-            if let Some(sample) = tail.before(*number, names).filter(|_| !held.places.is_empty()) {
+            if let Some(sample) = tail.of(*number).filter(|_| !held.places.is_empty()) {
                 (held.at, held.value, held.boot) = (sample.at, sample.value, self.boot(sample.boot));
             }
             series.push(held);
@@ -310,7 +310,7 @@ fn find(series: &[Held], number: u32, likely: usize) -> Option<usize> {
 fn last(series: &[Held], place: usize, boots: &[Boot]) -> Option<Sample> {
     let own = series.get(place)?;
     let from = |held: &&Held| find(series, held.from, usize::MAX).and_then(|place| series.get(place));
-    let mut chain = std::iter::successors(Some(own), from).take(LONGEST_CHAIN + 1);
+    let mut chain = std::iter::successors(Some(own), from).take(LONGEST_CHAIN);
     let held = chain.find(|held| held.at > 0)?;
     Some(Sample { at: held.at, value: held.value, boot: boots.get(held.boot as usize).copied().flatten() })
 }

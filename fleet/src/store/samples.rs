@@ -231,8 +231,8 @@ impl Gatherer {
 }
 
 impl Samples {
-    /// Finds the step to the first sample of each series. `before` knows the sample before all of these, `from` the
-    /// series that one goes on from.
+    /// Finds the step to the first sample of each series. `before` knows the last sample of a series before all of
+    /// these, `from` the series that one goes on from.
     pub fn open(&mut self, before: impl Fn(u32) -> Option<Sample>, from: impl Fn(u32) -> Option<u32>) {
         let mut openings = Vec::with_capacity(self.columns.len());
         for column in &self.columns {
@@ -240,14 +240,14 @@ impl Samples {
                 openings.push(Step::First);
                 continue;
             };
-            // a series that was described anew while these samples came
-            let chain = std::iter::successors(from(column.series), |series| from(*series)).take(LONGEST_CHAIN);
-            let here = chain
-                .filter_map(|series| self.columns.iter().find(|column| column.series == series))
-                .find_map(|column| self.before(column, tick));
+            // a series that was described anew goes on from where it was
+            let mut chain = std::iter::successors(Some(column.series), |series| from(*series)).take(LONGEST_CHAIN);
             let at = self.ticks.get(tick as usize).copied().unwrap_or(0);
             let sample = Sample { at, value: *value, boot: boot_at(&self.boots, tick) };
-            let before = here.or_else(|| before(column.series));
+            let before = chain.find_map(|series| {
+                let here = self.columns.iter().find(|column| column.series == series);
+                here.and_then(|column| self.before(column, tick)).or_else(|| before(series))
+            });
             openings.push(before.map_or(Step::First, |before| before.step_to(&sample)));
         }
         self.columns.iter_mut().zip(openings).for_each(|(column, opening)| column.opening = opening);

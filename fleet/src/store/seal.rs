@@ -400,7 +400,7 @@ impl NodeSealing<'_> {
     /// Writes what `gathered` has of each day; `tail` goes on to its end. How many steps could not be known.
     fn seal(&mut self, gathered: Gathered, tail: &mut Tail) -> Result<u64, StoreError> {
         let Gathered { mut samples, frames } = gathered;
-        samples.open(|series| tail.before(series, self.names), |series| self.names.get(&series)?.from);
+        samples.open(|series| tail.of(series), |series| self.names.get(&series)?.from);
         tail.advance(&samples);
         let name = &{ self.node }.name;
         let days: HashSet<Day> = samples.ticks.iter().map(|at| Day::of(*at)).collect();

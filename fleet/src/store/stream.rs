@@ -154,7 +154,7 @@ impl Inner {
         let mut recent = lock(&self.recent);
         state.load(&names, &tail, &node.name, &self.fingerprints, &mut recent);
         for mut samples in all {
-            samples.open(|series| tail.before(series, &names), from);
+            samples.open(|series| tail.of(series), from);
             tail.advance(&samples);
             state.moved_by(samples, &mut recent);
         }

