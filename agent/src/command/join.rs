@@ -285,6 +285,3 @@ fn own_like(state: &Path, path: &Path) -> io::Result<()> {
         done => done,
     }
 }
-
-#[cfg(test)]
-mod tests;
