@@ -198,8 +198,11 @@ impl Gatherer {
             };
             likely = place + 1;
             let Some(column) = samples.columns.get_mut(place) else { continue };
-            read_column(&mut from, len, &mut column.values)?;
             let first = base + u32::try_from(first).map_err(|_| Damaged("it has too much"))?;
+            if column.runs.last().is_some_and(|(begin, count)| begin + count > first) {
+                return Err(Damaged("a series is in a frame twice"));
+            }
+            read_column(&mut from, len, &mut column.values)?;
             let len = u32::try_from(len).map_err(|_| Damaged("it has too much"))?;
             match column.runs.last_mut() {
                 Some((begin, count)) if *begin + *count == first => *count += len,
@@ -235,6 +238,7 @@ impl Samples {
     /// these, `from` the series that one goes on from.
     pub fn open(&mut self, before: impl Fn(u32) -> Option<Sample>, from: impl Fn(u32) -> Option<u32>) {
         let mut openings = Vec::with_capacity(self.columns.len());
+        let places: HashMap<u32, &Column> = self.columns.iter().map(|column| (column.series, column)).collect();
         for column in &self.columns {
             let Some((tick, value)) = column.runs.first().map(|(tick, _)| *tick).zip(column.values.first()) else {
                 openings.push(Step::First);
@@ -245,8 +249,7 @@ impl Samples {
             let at = self.ticks.get(tick as usize).copied().unwrap_or(0);
             let sample = Sample { at, value: *value, boot: boot_at(&self.boots, tick) };
             let before = chain.find_map(|series| {
-                let here = self.columns.iter().find(|column| column.series == series);
-                here.and_then(|column| self.before(column, tick)).or_else(|| before(series))
+                places.get(&series).and_then(|column| self.before(column, tick)).or_else(|| before(series))
             });
             openings.push(before.map_or(Step::First, |before| before.step_to(&sample)));
         }

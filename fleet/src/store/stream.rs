@@ -1,5 +1,6 @@
 //! From a connection's numbers to the store's, and from frames to what is written of them.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::AcqRel;
 use std::sync::{Arc, PoisonError};
 
@@ -242,7 +243,15 @@ impl Stream {
         }
         let mut recent = lock(&self.store.recent);
         let found = state.resolve(definitions, &self.node.name, &self.store.fingerprints, &mut recent);
+        // a connection may define a series under two numbers: the latest counts
+        let mut owners: HashMap<u32, usize> =
+            self.numbers.iter().enumerate().map(|(number, (known, _))| (*known, number)).collect();
         for (number, found) in of.into_iter().zip(found) {
+            let other = owners.insert(found.0, number).filter(|other| *other != number);
+            // unless that number was given to another series meanwhile
+            if let Some(other) = other.and_then(|it| self.numbers.get_mut(it)).filter(|it| it.0 == found.0) {
+                *other = (0, false);
+            }
             if self.numbers.len() <= number {
                 self.numbers.resize(number + 1, (0, false));
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ebbtide_proto::frame::{Batch, Column, Decoded, Decoder, Encoder, Limits};
 use ebbtide_proto::series::{Metric, Quality, SeriesKey, WorkloadInfo, ZoneInfo, ZoneKind};
-use ebbtide_proto::v1::{GroupBy, QueryEnergyRequest};
+use ebbtide_proto::v1::{self, GroupBy, QueryEnergyRequest};
 use ebbtide_proto::{NodeId, Ratio, WorkloadId, WorkloadKind, ZoneId};
 
 use super::*;
@@ -311,4 +311,74 @@ fn a_node_with_ever_new_workloads_stays_small() {
     let units = totals(&store, &QueryEnergyRequest { limit: 10_000, ..ask(GroupBy::Unit, START, end, 0) }, end);
     assert_eq!(units.len(), 8 * 121);
     assert_eq!(units["run-400.scope"], 59 * 60_000);
+}
+
+#[test]
+fn a_series_under_two_numbers_is_told_once() {
+    let dir = scratch();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let mut connection = Connection::new(&store, "a", 1);
+    let zone = zone("package-0", ZoneKind::Package, true);
+    let series = |number| v1::Series { r#ref: number, metric: v1::Metric::Energy.into(), zone: 1, workload: 0 };
+    let mut frame = v1::Frame {
+        seq: 1,
+        zones: vec![v1::Zone { r#ref: 1, ..v1::Zone::from(&*zone) }],
+        series: vec![series(1), series(2)],
+        first_ms: START,
+        steps_ms: vec![1000],
+        columns: vec![1, 1],
+        values: vec![0, 5, 100, 7],
+        ..v1::Frame::default()
+    };
+    for seq in 1..=3 {
+        frame.seq = seq;
+        frame.first_ms = START + seq * 2000;
+        connection.decoder.decode(&frame, &mut connection.decoded).unwrap();
+        let record = connection.stream.record(&connection.decoder, &connection.decoded);
+        store.commit([record]).unwrap();
+        (frame.zones, frame.series, frame.values) = (Vec::new(), Vec::new(), vec![1, 1, 10, 20]);
+    }
+    for _ in 0..2 {
+        let now = START + 60_000;
+        assert_eq!(totals(&store, &ask(GroupBy::Node, START, now, 0), now)["a"], 7 + 2 * 30);
+        store.seal_all(START).unwrap();
+        assert!(verify(dir.path()).unwrap().is_clean());
+    }
+}
+
+#[test]
+fn a_number_that_is_given_to_another_series_is_that_series() {
+    let dir = scratch();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let mut connection = Connection::new(&store, "a", 1);
+    let zones = [zone("package-0", ZoneKind::Package, true), zone("dram-0", ZoneKind::Dram, true)];
+    let wire = |number: u32| v1::Zone { r#ref: number, ..v1::Zone::from(&*zones[number as usize - 1]) };
+    let series = |number, zone| v1::Series { r#ref: number, metric: v1::Metric::Energy.into(), zone, workload: 0 };
+    let first = v1::Frame {
+        seq: 1,
+        zones: vec![wire(1), wire(2)],
+        series: vec![series(1, 1)],
+        first_ms: START,
+        columns: vec![1],
+        values: vec![100],
+        ..v1::Frame::default()
+    };
+    // number 1 is given to another series without a word, and what had it comes back as number 2
+    let second = v1::Frame {
+        seq: 2,
+        series: vec![series(1, 2), series(2, 1)],
+        first_ms: START + 1000,
+        steps_ms: vec![1000],
+        columns: vec![1, 1],
+        values: vec![500, 7, 150, 1],
+        ..v1::Frame::default()
+    };
+    for frame in [first, second] {
+        connection.decoder.decode(&frame, &mut connection.decoded).unwrap();
+        let record = connection.stream.record(&connection.decoder, &connection.decoded);
+        store.commit([record]).unwrap();
+    }
+    let now = START + 60_000;
+    let found = totals(&store, &ask(GroupBy::Zone, START, now, 0), now);
+    assert_eq!((found["a/package-0"], found["a/dram-0"]), (51, 7));
 }
