@@ -6,7 +6,6 @@ pub mod attribution;
 pub mod cli;
 pub mod command;
 pub mod config;
-pub mod counter;
 pub mod export;
 pub mod host;
 pub mod journal;
@@ -20,4 +19,4 @@ pub mod twin;
 pub mod usage;
 pub mod workload;
 
-pub use ebbtide_runtime::{clock, tasks};
+pub use ebbtide_runtime::{clock, counter, tasks, trapezoid};

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("tasks", &[], "the bottom: names and stops tasks, knows nobody"),
     // Readers: what the machine says. None knows who asks.
     ("perf", &[], "the bottom: one system call, knows nobody"),
-    ("source", &["clock", "host", "perf"], "readers of joules"),
+    ("source", &["clock", "host", "perf", "trapezoid"], "readers of joules"),
     (
         "usage",
         &["clock", "host", "perf", "workload::cgroup"],
@@ -29,7 +29,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     ("workload", &["clock", "host", "usage::table"], "names of what runs; tasks are told apart by the table's types"),
     // Pure cores: values in, values out.
-    ("counter", &["clock::Moment", "source::CounterShape", "source::Reading"], "pure: readings in, energy out"),
+    ("counter", &[], "the runtime's: pure, readings in, energy out"),
+    ("trapezoid", &[], "the runtime's: pure, power in, energy out"),
     (
         "attribution",
         &["usage::cpu::CpuMeter", "usage::table::Events", "usage::table::TaskIx"],

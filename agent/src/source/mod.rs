@@ -16,7 +16,8 @@ use std::fmt;
 use std::io;
 
 pub use ebbtide_proto::series::{Quality, ZoneKind};
-use ebbtide_proto::{Energy, Power, Ratio, ZoneId};
+use ebbtide_proto::{Power, Ratio, ZoneId};
+pub use ebbtide_runtime::counter::{CounterShape, Reading};
 use serde::Serialize;
 
 use crate::clock::Moment;
@@ -56,15 +57,6 @@ impl SourceKind {
     }
 }
 
-/// How a zone's counter behaves; what `counter.rs` needs to tell a wrap from a reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CounterShape {
-    /// The largest value before the counter starts over at zero; `None` if it is not known or nonsense.
-    pub range: Option<Energy>,
-    /// More than this the zone can't draw; bounds wraps and rejects jumps.
-    pub max_power: Power,
-}
-
 /// One thing whose energy is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
@@ -91,15 +83,6 @@ pub struct Zone {
     pub counter: CounterShape,
     /// What it draws when nothing runs, where that is known without learning it (load curves).
     pub idle: Option<Power>,
-}
-
-/// The value of one zone's counter at one instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// When it was read.
-    pub at: Moment,
-    /// The raw counter: energy since some time in the past, wrapping as its shape says.
-    pub counter: Energy,
 }
 
 /// Why a zone gave no reading.

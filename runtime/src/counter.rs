@@ -1,4 +1,4 @@
-//! From raw counter readings to energy: wraps, resets, sleep and silence told apart. Pure.
+//! From raw readings of an energy counter to energy: wraps, resets, sleep and silence told apart. Pure.
 //!
 //! What can't be known becomes a [`Gap`] with a reason, never energy that nobody measured:
 //!
@@ -17,7 +17,24 @@ use ebbtide_proto::{Energy, Power};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::source::{CounterShape, Reading};
+
+/// How a counter behaves; what tells a wrap from a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterShape {
+    /// The largest value before the counter starts over at zero; `None` if it is not known or nonsense.
+    pub range: Option<Energy>,
+    /// More than this can't be drawn; bounds wraps and rejects jumps.
+    pub max_power: Power,
+}
+
+/// The value of a counter at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// When it was read.
+    pub at: Moment,
+    /// The raw counter: energy since some time in the past, wrapping as its shape says.
+    pub counter: Energy,
+}
 
 /// Why some time or energy of a zone is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,6 +179,7 @@ pub fn reading(at: Moment, counter: Energy) -> Reading {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
