@@ -18,7 +18,7 @@ use ebbtide_fleet::ingest::{Counts, Limits, Outcome, Peer, Session};
 use ebbtide_fleet::live::{Live, Staleness};
 use ebbtide_fleet::store::{Options, Record, Store};
 use ebbtide_proto::frame::{Batch, Column};
-use ebbtide_proto::series::{Metric, Quality, SeriesKey, WorkloadInfo, ZoneInfo, ZoneKind};
+use ebbtide_proto::series::{Labels, Metric, Quality, SeriesKey, WorkloadInfo, ZoneInfo, ZoneKind};
 use ebbtide_proto::{NodeId, Ratio, WorkloadId, WorkloadKind, ZoneId, v1};
 
 const SECOND: u64 = 1_000_000_000;
@@ -452,7 +452,7 @@ fn batch(ticks: [u64; 2], values: [u64; 2]) -> Batch {
         ticks: ticks.to_vec(),
         series: vec![key(None), key(Some(id.clone()))],
         zones: vec![Arc::clone(&zone)],
-        workloads: vec![Arc::new(WorkloadInfo { id, labels: [].into() })],
+        workloads: vec![Arc::new(WorkloadInfo { id, labels: Labels::default() })],
         columns: vec![Column { series: 0, first: 0, len: 2 }, Column { series: 1, first: 0, len: 2 }],
         values: values.into_iter().chain(values).collect(),
         ..Batch::default()

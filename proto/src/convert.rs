@@ -1,7 +1,5 @@
 //! From the wire to checked types and back. Nothing unvalidated passes this file.
 
-use std::sync::Arc;
-
 use crate::series::{Metric, Quality, WorkloadInfo, ZoneInfo, ZoneKind};
 use crate::{IdError, Ratio, WorkloadId, ZoneId, v1};
 
@@ -125,8 +123,7 @@ impl TryFrom<&v1::Zone> for ZoneInfo {
 
 impl From<&WorkloadInfo> for v1::Workload {
     fn from(workload: &WorkloadInfo) -> Self {
-        let label =
-            |(name, value): &(Arc<str>, Arc<str>)| v1::Label { name: name.to_string(), value: value.to_string() };
+        let label = |(name, value): (&str, &str)| v1::Label { name: name.to_owned(), value: value.to_owned() };
         Self { r#ref: 0, id: workload.id.to_string(), labels: workload.labels.iter().map(label).collect() }
     }
 }
@@ -142,9 +139,8 @@ impl TryFrom<&v1::Workload> for WorkloadInfo {
         let mut labels = Vec::with_capacity(found);
         for label in &workload.labels {
             let name = text("name of a label", &label.name, MAX_LABEL_NAME)?;
-            labels.push((Arc::from(name), Arc::from(text("label", &label.value, MAX_TEXT)?)));
+            labels.push((name, text("label", &label.value, MAX_TEXT)?));
         }
-        labels.sort();
-        Ok(Self { id: workload.id.parse::<WorkloadId>()?, labels: labels.into() })
+        Ok(Self { id: workload.id.parse::<WorkloadId>()?, labels: labels.into_iter().collect() })
     }
 }

@@ -4,7 +4,7 @@
 //! file. Both begin with nothing, so a stream can be read from its beginning without anything else. Pure; whatever
 //! the bytes are, a decoder answers with an error and holds no more than its [`Limits`] allow.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use prost::Message as _;
@@ -268,14 +268,36 @@ fn number(given: usize) -> u32 {
     u32::try_from(given).unwrap_or(u32::MAX - 1) + 1
 }
 
-/// A series as a decoder knows it.
+/// A series as a decoder knows it: little, since a fleet may have a million of them.
 #[derive(Clone, Debug)]
 struct Known {
-    key: SeriesKey,
     last: u64,
     /// Numbers of its zone and workload; 0: none.
     zone: u32,
     workload: u32,
+    metric: Metric,
+}
+
+/// What a series of a [`Decoder`] is of, as it was described last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Of<'a> {
+    /// What is counted.
+    pub metric: Metric,
+    /// Of which zone.
+    pub zone: Option<&'a Arc<ZoneInfo>>,
+    /// Of which workload; none: the node itself.
+    pub workload: Option<&'a Arc<WorkloadInfo>>,
+}
+
+impl Of<'_> {
+    /// The same without descriptions.
+    pub fn key(&self) -> SeriesKey {
+        SeriesKey {
+            metric: self.metric,
+            zone: self.zone.map(|zone| zone.id.clone()),
+            workload: self.workload.map(|workload| workload.id.clone()),
+        }
+    }
 }
 
 /// What a frame says. Its memory can be used again.
@@ -319,21 +341,17 @@ impl Decoder {
         Self { limits, boot: None, zones: Vec::new(), workloads: Vec::new(), series: Vec::new() }
     }
 
-    /// The series of this number.
-    pub fn series(&self, number: u32) -> Option<&SeriesKey> {
-        Some(&self.series.get(number as usize)?.as_ref()?.key)
+    /// What the series of this number is of.
+    pub fn series(&self, number: u32) -> Option<Of<'_>> {
+        let known = self.series.get(number as usize)?.as_ref()?;
+        let zone = self.zones.get(known.zone as usize).and_then(Option::as_ref);
+        let workload = self.workloads.get(known.workload as usize).and_then(Option::as_ref);
+        Some(Of { metric: known.metric, zone, workload })
     }
 
     /// The zone of this id.
     pub fn zone(&self, id: &ZoneId) -> Option<&Arc<ZoneInfo>> {
         self.zones.iter().flatten().find(|zone| zone.id == *id)
-    }
-
-    /// What the series of this number is of, as it was described last.
-    pub fn described(&self, number: u32) -> (Option<&Arc<ZoneInfo>>, Option<&Arc<WorkloadInfo>>) {
-        let Some(known) = self.series.get(number as usize).and_then(Option::as_ref) else { return (None, None) };
-        let zone = self.zones.get(known.zone as usize).and_then(Option::as_ref);
-        (zone, self.workloads.get(known.workload as usize).and_then(Option::as_ref))
     }
 
     /// Reads the next frame of the stream into `to`. After an error the stream can't be read on.
@@ -402,18 +420,18 @@ impl Decoder {
             dropped: decoded.dropped.clone(),
             ..Batch::default()
         };
-        let mut workloads: HashMap<&WorkloadId, ()> = HashMap::new();
+        let mut told = HashSet::new();
         for column in &decoded.columns {
-            let Some(key) = self.series(column.series) else { continue };
+            let Some(of) = self.series(column.series) else { continue };
             batch.columns.push(Column { series: number(batch.series.len()) - 1, ..*column });
-            batch.series.push(key.clone());
-            if let Some(id) = &key.workload {
-                workloads.insert(id, ());
+            batch.series.push(of.key());
+            if let Some(workload) = of.workload
+                && told.insert(&workload.id)
+            {
+                batch.workloads.push(Arc::clone(workload));
             }
         }
         batch.zones = self.zones.iter().flatten().cloned().collect();
-        batch.workloads =
-            self.workloads.iter().flatten().filter(|workload| workloads.contains_key(&workload.id)).cloned().collect();
         batch
     }
 
@@ -452,6 +470,16 @@ impl Decoder {
         }
     }
 
+    /// A number is given to something else: what was counted of the former has ended.
+    fn end_series(&mut self, to: &mut Decoded, of_former: impl Fn(&Known) -> bool) {
+        for (number, place) in (0..).zip(&mut self.series) {
+            if place.as_ref().is_some_and(&of_former) {
+                *place = None;
+                to.forgotten.push(number);
+            }
+        }
+    }
+
     fn define(&mut self, frame: &v1::Frame, to: &mut Decoded) -> Result<(), FrameError> {
         let seq = frame.seq;
         let wrong = |source| FrameError::Definition { seq, source };
@@ -460,34 +488,31 @@ impl Decoder {
         to.zones.clear();
         for zone in &frame.zones {
             let info = Arc::new(ZoneInfo::try_from(zone).map_err(wrong)?);
+            let number = zone.r#ref;
+            if self.zones.get(number as usize).and_then(Option::as_ref).is_some_and(|known| known.id != info.id) {
+                self.end_series(to, |known| known.zone == number);
+            }
             put(&mut self.zones, zone.r#ref, Arc::clone(&info), self.limits.names, "zones", seq)?;
             to.zones.push(info);
         }
         for workload in &frame.workloads {
             let info = Arc::new(WorkloadInfo::try_from(workload).map_err(wrong)?);
+            let number = workload.r#ref;
+            if self.workloads.get(number as usize).and_then(Option::as_ref).is_some_and(|known| known.id != info.id) {
+                self.end_series(to, |known| known.workload == number);
+            }
             put(&mut self.workloads, workload.r#ref, Arc::clone(&info), self.limits.names, "workloads", seq)?;
             to.described.push(info);
         }
         for series in &frame.series {
-            let zone = match series.zone {
-                0 => None,
-                n => {
-                    Some(self.zones.get(n as usize).and_then(Option::as_ref).ok_or(wrong(WireError::Missing("zone")))?)
-                }
-            };
-            let workload = match series.workload {
-                0 => None,
-                n => {
-                    let known = self.workloads.get(n as usize).and_then(Option::as_ref);
-                    Some(known.ok_or(wrong(WireError::Missing("workload")))?)
-                }
-            };
-            let key = SeriesKey {
-                metric: Metric::from_wire(series.metric).map_err(wrong)?,
-                zone: zone.map(|zone| zone.id.clone()),
-                workload: workload.map(|workload| workload.id.clone()),
-            };
-            let known = Known { key, last: 0, zone: series.zone, workload: series.workload };
+            if series.zone > 0 && self.zones.get(series.zone as usize).is_none_or(Option::is_none) {
+                return Err(wrong(WireError::Missing("zone")));
+            }
+            if series.workload > 0 && self.workloads.get(series.workload as usize).is_none_or(Option::is_none) {
+                return Err(wrong(WireError::Missing("workload")));
+            }
+            let metric = Metric::from_wire(series.metric).map_err(wrong)?;
+            let known = Known { last: 0, zone: series.zone, workload: series.workload, metric };
             put(&mut self.series, series.r#ref, known, self.limits.series, "series", seq)?;
             to.defined.push(series.r#ref);
         }
@@ -515,6 +540,10 @@ fn put<T>(
         return Err(FrameError::Shape { seq, what: "numbers are left out where something is defined" });
     }
     if table.len() <= index {
+        if table.capacity() <= index {
+            // an eighth more each time: tables are many and last long
+            table.reserve_exact(index + 1 + table.len() / 8 - table.len());
+        }
         table.resize_with(index + 1, || None);
     }
     if let Some(place) = table.get_mut(index) {

@@ -172,14 +172,66 @@ pub struct ZoneInfo {
 pub struct WorkloadInfo {
     /// Which.
     pub id: WorkloadId,
-    /// Names and texts, such as namespace and pod; sorted by name.
-    pub labels: Arc<[(Arc<str>, Arc<str>)]>,
+    /// Such as namespace and pod.
+    pub labels: Labels,
 }
 
 impl WorkloadInfo {
     /// The text of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(n, _)| &**n == name).map(|(_, v)| &**v)
+        self.labels.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+}
+
+/// Names and texts, sorted. In one piece, since a fleet may have a million of them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<str>);
+
+/// Ends each name and each text; in neither it means anything.
+const END: char = '\0';
+
+impl Labels {
+    /// Name and text of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut parts = self.0.split_terminator(END);
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self("".into())
+    }
+}
+
+impl<N: AsRef<str> + Ord, V: AsRef<str> + Ord> FromIterator<(N, V)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(labels: I) -> Self {
+        let mut labels: Vec<_> = labels.into_iter().collect();
+        labels.sort();
+        let mut text = String::new();
+        for (name, value) in &labels {
+            for part in [name.as_ref(), value.as_ref()] {
+                text.extend(part.chars().filter(|c| *c != END));
+                text.push(END);
+            }
+        }
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 

@@ -375,17 +375,17 @@ fn ns(d: Duration) -> u64 {
 }
 
 /// `text` as the wire takes it: no control characters, and at most `max` bytes.
-fn plain(text: &str, max: usize) -> Arc<str> {
+fn plain(text: &str, max: usize) -> String {
     let mut out: String = text.chars().filter(|c| !c.is_control()).collect();
     out.truncate(out.floor_char_boundary(max));
-    out.into()
+    out
 }
 
 fn zone_info(view: &ZoneView) -> ZoneInfo {
     let zone = &view.zone;
     ZoneInfo {
         id: zone.id.clone(),
-        name: plain(&zone.name, MAX_TEXT),
+        name: plain(&zone.name, MAX_TEXT).into(),
         kind: zone.kind,
         socket: zone.socket,
         source: zone.source.as_str().into(),
@@ -397,9 +397,8 @@ fn zone_info(view: &ZoneView) -> ZoneInfo {
 
 fn workload_info(group: &GroupRow) -> WorkloadInfo {
     let labels = group.labels.iter().take(MAX_LABELS);
-    let mut labels: Vec<_> = labels.map(|(name, text)| (plain(name, MAX_LABEL_NAME), plain(text, MAX_TEXT))).collect();
-    labels.sort();
-    WorkloadInfo { id: group.id.clone(), labels: labels.into() }
+    let labels = labels.map(|(name, text)| (plain(name, MAX_LABEL_NAME), plain(text, MAX_TEXT))).collect();
+    WorkloadInfo { id: group.id.clone(), labels }
 }
 
 #[cfg(test)]

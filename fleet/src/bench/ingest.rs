@@ -33,6 +33,8 @@ struct Result {
     samples_per_second: u64,
     /// CPU time of the daemon from the first frame until all blocks are made.
     cpu_seconds: f64,
+    /// Of that, what making blocks at the end took.
+    sealing_cpu_seconds: f64,
     samples_per_cpu_second: u64,
     /// Largest, and at the end, of the daemon, in MiB.
     peak_rss_mib: u64,
@@ -138,6 +140,7 @@ fn measure(bench: &BenchIngest, scratch: &Path, folder: &Path) -> anyhow::Result
         samples: told.samples,
         samples_per_second: whole(per(told.samples as f64, seconds)),
         cpu_seconds,
+        sealing_cpu_seconds: sealing,
         samples_per_cpu_second: whole(per(told.samples as f64, cpu_seconds)),
         peak_rss_mib: peak_kib / 1024,
         rss_mib: rss_kib / 1024,

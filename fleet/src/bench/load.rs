@@ -125,13 +125,13 @@ impl Counters {
 fn workload(number: u32, n: u32) -> Arc<WorkloadInfo> {
     let uid = format!("{number:08x}-{n:04x}-4000-8000-{:012x}", u64::from(number) * 7919 + u64::from(n));
     let (kind, name) = if n < 8 { (WorkloadKind::Namespace, format!("team-{n}")) } else { (WorkloadKind::Pod, uid) };
-    let mut labels = vec![(Arc::from("namespace"), Arc::from(format!("team-{}", n % 8)))];
+    let mut labels = vec![("namespace", format!("team-{}", n % 8))];
     if kind == WorkloadKind::Pod {
         // as a replica set names its pods
         let pod = format!("service-{n}-{}-{}", letters(u64::from(n) * 7919, 10), letters(u64::from(number), 5));
-        labels.push((Arc::from("pod"), Arc::from(pod)));
+        labels.push(("pod", pod));
     }
-    Arc::new(WorkloadInfo { id: WorkloadId::new(kind, &name).expect("a workload id"), labels: labels.into() })
+    Arc::new(WorkloadInfo { id: WorkloadId::new(kind, &name).expect("a workload id"), labels: labels.into_iter().collect() })
 }
 
 /// `len` letters of those that Kubernetes makes names of.

@@ -98,7 +98,6 @@ struct Joined {
     spool: u64,
     stream: Stream,
     decoder: Decoder,
-    decoded: Decoded,
     numbers: Rejoined,
     /// The last frame that came over this connection, or was here before.
     last_seq: u64,
@@ -210,7 +209,6 @@ impl Session {
             spool: hello.spool_id,
             stream,
             decoder: Decoder::new(self.limits.frame),
-            decoded: Decoded::default(),
             numbers: Rejoined::default(),
             last_seq: acked,
             refused: 0,
@@ -286,15 +284,16 @@ impl Session {
             return Err(refuse(Reason::Quota, "more frames at once than the window that the fleet gave"));
         }
         let mut records = Vec::with_capacity(frames.len());
+        // not kept between messages: of ten thousand connections few speak at a time
+        let mut decoded = Decoded::default();
         for frame in &frames {
-            joined.decoder.decode(frame, &mut joined.decoded).map_err(malformed)?;
-            let decoded = &joined.decoded;
+            joined.decoder.decode(frame, &mut decoded).map_err(malformed)?;
             let dropped = decoded.dropped.as_ref().map_or(0, |dropped| dropped.frames);
             if decoded.seq <= joined.last_seq {
                 self.counts.duplicates.fetch_add(1, Ordering::Relaxed);
                 // what it defines is of use even so
                 joined.claim.update(now_ms, |figures| {
-                    figures.take(joined.spool, &joined.decoder, decoded, &mut joined.numbers);
+                    figures.take(joined.spool, &joined.decoder, &decoded, &mut joined.numbers);
                 });
                 continue;
             }
@@ -320,11 +319,11 @@ impl Session {
                 continue;
             }
             joined.claim.update(now_ms, |figures| {
-                figures.take(joined.spool, &joined.decoder, decoded, &mut joined.numbers);
+                figures.take(joined.spool, &joined.decoder, &decoded, &mut joined.numbers);
             });
             self.counts.samples.fetch_add(decoded.values.len() as u64, Ordering::Relaxed);
             self.counts.frames.fetch_add(1, Ordering::Relaxed);
-            records.push(joined.stream.record(&joined.decoder, decoded));
+            records.push(joined.stream.record(&joined.decoder, &decoded));
         }
         Ok(if records.is_empty() { Outcome::Reply(self.ack_known()) } else { Outcome::Commit(records) })
     }

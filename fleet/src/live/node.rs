@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ebbtide_proto::frame::{Decoded, Decoder};
-use ebbtide_proto::series::{Metric, SeriesKey, WorkloadInfo, ZoneInfo};
-use ebbtide_proto::{BootId, WorkloadId, WorkloadKind, ZoneId};
+use ebbtide_proto::frame::{Decoded, Decoder, Of};
+use ebbtide_proto::series::{Metric, WorkloadInfo, ZoneInfo};
+use ebbtide_proto::{BootId, WorkloadId, WorkloadKind};
 
 /// Two values further apart than this are not joined: who knows what was between them.
 pub const LONGEST_STEP_MS: u64 = 5 * 60 * 1000;
@@ -58,13 +58,19 @@ impl Meter {
     }
 }
 
+/// What a series is of: a metric, and the places of zone and workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    metric: Metric,
+    zone: Option<u16>,
+    workload: Option<u32>,
+}
+
 #[derive(Clone, Debug)]
 struct Series {
     /// Tells it from others that had its place before.
     born: u32,
-    metric: Metric,
-    zone: Option<u16>,
-    workload: Option<u32>,
+    key: Key,
     meter: Meter,
 }
 
@@ -87,7 +93,7 @@ pub struct NodeLive {
     births: u32,
     free_series: Vec<u32>,
     free_workloads: Vec<u32>,
-    by_key: HashMap<SeriesKey, u32>,
+    by_key: HashMap<Key, u32>,
     by_workload: HashMap<WorkloadId, u32>,
     /// The last moment told.
     pub last_ms: u64,
@@ -138,12 +144,12 @@ impl NodeLive {
             let first = column.first as usize;
             let Some(place) = self.place(decoder, column.series, numbers) else { continue };
             let Some(series) = self.series.get_mut(place as usize).and_then(Option::as_mut) else { continue };
-            let counted = series.workload.is_none()
-                && series.metric == Metric::Energy
-                && series.zone.and_then(|z| self.zones.get(usize::from(z))?.as_ref()).is_some_and(|zone| zone.counts);
+            let counted = series.key.workload.is_none()
+                && series.key.metric == Metric::Energy
+                && series.key.zone.and_then(|z| self.zones.get(usize::from(z))?.as_ref()).is_some_and(|zone| zone.counts);
             let ticks = frame.ticks.get(first..).unwrap_or_default();
-            if series.metric == Metric::Energy
-                && let Some(Some(info)) = series.workload.and_then(|w| self.workloads.get(w as usize))
+            if series.key.metric == Metric::Energy
+                && let Some(Some(info)) = series.key.workload.and_then(|w| self.workloads.get(w as usize))
                 && info.id.kind() == WorkloadKind::Namespace
                 && let Some(grown) = series.meter.growth(ticks, own)
             {
@@ -195,8 +201,8 @@ impl NodeLive {
     /// Its zones with their figures. A zone that was not told of as late as the others is stale.
     pub fn zones(&self) -> Vec<(Arc<ZoneInfo>, Figures)> {
         let mut all: Vec<_> = self.zones.iter().map(|z| z.clone().map(|z| (z, Figures::default()))).collect();
-        for series in self.series.iter().flatten().filter(|s| s.workload.is_none()) {
-            if let Some(Some((_, figures))) = series.zone.and_then(|z| all.get_mut(usize::from(z))) {
+        for series in self.series.iter().flatten().filter(|s| s.key.workload.is_none()) {
+            if let Some(Some((_, figures))) = series.key.zone.and_then(|z| all.get_mut(usize::from(z))) {
                 series.add_to(figures);
             }
         }
@@ -205,7 +211,7 @@ impl NodeLive {
 
     /// Busy CPUs of the whole node, in thousandths of one.
     pub fn cpu_milli(&self) -> Option<u64> {
-        let of_node = |s: &&Series| s.workload.is_none() && s.zone.is_none() && s.metric == Metric::CpuTime;
+        let of_node = |s: &&Series| s.key.workload.is_none() && s.key.zone.is_none() && s.key.metric == Metric::CpuTime;
         Some(self.series.iter().flatten().find(of_node)?.meter.rate()? / 1_000_000)
     }
 
@@ -213,7 +219,7 @@ impl NodeLive {
     pub fn workloads(&self) -> Vec<(Arc<WorkloadInfo>, Figures)> {
         let mut all: Vec<_> = self.workloads.iter().map(|w| w.clone().map(|w| (w, Figures::default()))).collect();
         for series in self.series.iter().flatten() {
-            if let Some(Some((_, figures))) = series.workload.and_then(|w| all.get_mut(w as usize)) {
+            if let Some(Some((_, figures))) = series.key.workload.and_then(|w| all.get_mut(w as usize)) {
                 series.add_to(figures);
             }
         }
@@ -238,7 +244,7 @@ impl NodeLive {
     /// Follows what the frame defines and describes.
     fn learn(&mut self, frame: &Decoded, numbers: &mut Rejoined) {
         for zone in &frame.zones {
-            let place = self.zone_place(&zone.id);
+            let place = self.zone_place(zone);
             if let Some(slot) = self.zones.get_mut(usize::from(place)) {
                 *slot = Some(Arc::clone(zone));
             }
@@ -264,10 +270,10 @@ impl NodeLive {
         {
             return Some(place);
         }
-        let key = decoder.series(number)?;
-        let place = match self.by_key.get(key) {
+        let key = self.key(decoder.series(number)?)?;
+        let place = match self.by_key.get(&key) {
             Some(place) => *place,
-            None => self.new_series(key, decoder.described(number).1)?,
+            None => self.new_series(key)?,
         };
         let born = self.series.get(place as usize)?.as_ref()?.born;
         if numbers.by_number.len() <= number as usize {
@@ -277,9 +283,10 @@ impl NodeLive {
         Some(place)
     }
 
-    fn new_series(&mut self, key: &SeriesKey, workload: Option<&Arc<WorkloadInfo>>) -> Option<u32> {
-        let zone = key.zone.as_ref().map(|id| self.zone_place(id));
-        let workload = match workload {
+    /// What a series is of, here; gives a place to what has none.
+    fn key(&mut self, of: Of<'_>) -> Option<Key> {
+        let zone = of.zone.map(|info| self.zone_place(info));
+        let workload = match of.workload {
             Some(info) => Some(match self.by_workload.get(&info.id) {
                 Some(place) => *place,
                 None => {
@@ -290,18 +297,22 @@ impl NodeLive {
             }),
             None => None,
         };
+        Some(Key { metric: of.metric, zone, workload })
+    }
+
+    fn new_series(&mut self, key: Key) -> Option<u32> {
         self.births = self.births.wrapping_add(1);
-        let series = Series { born: self.births, metric: key.metric, zone, workload, meter: Meter::default() };
+        let series = Series { born: self.births, key, meter: Meter::default() };
         let place = put(&mut self.series, &mut self.free_series, series)?;
-        self.by_key.insert(key.clone(), place);
+        self.by_key.insert(key, place);
         Some(place)
     }
 
-    fn zone_place(&mut self, id: &ZoneId) -> u16 {
-        let place = match self.zones.iter().position(|z| z.as_ref().is_some_and(|z| z.id == *id)) {
+    fn zone_place(&mut self, info: &Arc<ZoneInfo>) -> u16 {
+        let place = match self.zones.iter().position(|z| z.as_ref().is_some_and(|z| z.id == info.id)) {
             Some(place) => place,
             None => {
-                self.zones.push(None);
+                self.zones.push(Some(Arc::clone(info)));
                 self.zones.len() - 1
             }
         };
@@ -318,7 +329,7 @@ impl NodeLive {
         let (series, free) = (&mut self.series, &mut self.free_series);
         self.by_key.retain(|_, place| {
             let Some(slot) = series.get_mut(*place as usize) else { return false };
-            let keep = slot.as_ref().is_some_and(|s| s.workload.is_none() || s.meter.at_ms >= oldest);
+            let keep = slot.as_ref().is_some_and(|s| s.key.workload.is_none() || s.meter.at_ms >= oldest);
             if !keep {
                 *slot = None;
                 free.push(*place);
@@ -327,7 +338,7 @@ impl NodeLive {
         });
         let mut used = vec![false; self.workloads.len()];
         for series in self.series.iter().flatten() {
-            if let Some(flag) = series.workload.and_then(|w| used.get_mut(w as usize)) {
+            if let Some(flag) = series.key.workload.and_then(|w| used.get_mut(w as usize)) {
                 *flag = true;
             }
         }
@@ -350,6 +361,10 @@ fn put<T>(table: &mut Vec<Option<T>>, free: &mut Vec<u32>, value: T) -> Option<u
         return Some(place);
     }
     let place = u32::try_from(table.len()).ok()?;
+    if table.len() == table.capacity() {
+        // an eighth more each time: tables are many and last long
+        table.reserve_exact(4 + table.len() / 8);
+    }
     table.push(Some(value));
     Some(place)
 }
@@ -363,7 +378,7 @@ impl Series {
                 *to = Some(to.unwrap_or(0).saturating_add(rate));
             }
         };
-        match self.metric {
+        match self.key.metric {
             Metric::Energy => {
                 figures.energy_uj = figures.energy_uj.saturating_add(self.meter.last);
                 add(&mut figures.power_uw);

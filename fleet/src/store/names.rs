@@ -183,9 +183,9 @@ fn read_workload(from: &mut Reader<'_>) -> Result<WorkloadInfo, Damaged> {
     let id = WorkloadId::new(*kind, from.text()?).map_err(|_| Damaged("a workload's name is none"))?;
     let mut labels = Vec::new();
     for _ in 0..from.count(64)? {
-        labels.push((Arc::from(from.text()?), Arc::from(from.text()?)));
+        labels.push((from.text()?, from.text()?));
     }
-    Ok(WorkloadInfo { id, labels: labels.into() })
+    Ok(WorkloadInfo { id, labels: labels.into_iter().collect() })
 }
 
 /// The order is that of the files: it only grows.
@@ -287,9 +287,8 @@ mod tests {
                         })
                     }),
                     workload: workload.map(|(kind, name, labels): (usize, String, Vec<(String, String)>)| {
-                        let labels: Vec<_> = labels.into_iter().map(|(n, t)| (n.into(), t.into())).collect();
                         let id = WorkloadId::new(WorkloadKind::ALL[kind], &name).unwrap();
-                        Arc::new(WorkloadInfo { id, labels: labels.into() })
+                        Arc::new(WorkloadInfo { id, labels: labels.into_iter().collect() })
                     }),
                 },
                 from,

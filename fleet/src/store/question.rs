@@ -277,7 +277,7 @@ impl<'a> Answer<'a> {
 }
 
 fn group_to_wire(name: String, group: Group, step: u64) -> v1::EnergyGroup {
-    let label = |(name, value): &(Arc<str>, Arc<str>)| v1::Label { name: name.to_string(), value: value.to_string() };
+    let label = |(name, value): (&str, &str)| v1::Label { name: name.to_owned(), value: value.to_owned() };
     v1::EnergyGroup {
         name,
         labels: group.info.iter().flat_map(|info| info.labels.iter()).map(label).collect(),

@@ -223,9 +223,9 @@ impl Stream {
             // series that were known are of something that is described anew
             let anew = |number: &u32| {
                 self.numbers.get(*number as usize).is_some_and(|(known, _)| *known > 0)
-                    && decoder.series(*number).is_some_and(|key| {
-                        key.workload.as_ref().is_some_and(|id| decoded.described.iter().any(|it| it.id == *id))
-                            || key.zone.as_ref().is_some_and(|id| decoded.zones.iter().any(|it| it.id == *id))
+                    && decoder.series(*number).is_some_and(|of| {
+                        of.workload.is_some_and(|info| decoded.described.iter().any(|it| it.id == info.id))
+                            || of.zone.is_some_and(|info| decoded.zones.iter().any(|it| it.id == info.id))
                     })
             };
             numbers.extend(all.filter(anew));
@@ -236,10 +236,10 @@ impl Stream {
         let mut of = Vec::with_capacity(numbers.len());
         let mut definitions = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let Some(key) = decoder.series(number) else { continue };
-            let (zone, workload) = decoder.described(number);
+            let Some(series) = decoder.series(number) else { continue };
+            let (zone, workload) = (series.zone.cloned(), series.workload.cloned());
             of.push(number as usize);
-            definitions.push(Definition { metric: key.metric, zone: zone.cloned(), workload: workload.cloned() });
+            definitions.push(Definition { metric: series.metric, zone, workload });
         }
         let mut recent = lock(&self.store.recent);
         let found = state.resolve(definitions, &self.node.name, &self.store.fingerprints, &mut recent);

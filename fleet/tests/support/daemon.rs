@@ -232,7 +232,7 @@ pub fn batch(seq: u64, ticks: &[u64], uj: &[u64]) -> Batch {
         ticks: ticks.to_vec(),
         series: vec![key(None), key(Some(id.clone()))],
         zones: vec![Arc::clone(&zone)],
-        workloads: vec![Arc::new(WorkloadInfo { id, labels: [(Arc::from("name"), Arc::from("shop"))].into() })],
+        workloads: vec![Arc::new(WorkloadInfo { id, labels: [("name", "shop")].into_iter().collect() })],
         columns: vec![Column { series: 0, first: 0, len }, Column { series: 1, first: 0, len }],
         values: uj.iter().copied().chain(uj.iter().map(|v| v / 2)).collect(),
         dropped: None,

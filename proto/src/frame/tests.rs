@@ -21,7 +21,7 @@ fn zone(n: u8) -> Arc<ZoneInfo> {
 
 fn workload(n: u8, label: u8) -> Arc<WorkloadInfo> {
     let id = WorkloadId::new(WorkloadKind::Unit, &format!("svc-{n}.service")).unwrap();
-    Arc::new(WorkloadInfo { id, labels: [(Arc::from("unit"), Arc::from(format!("{label}")))].into() })
+    Arc::new(WorkloadInfo { id, labels: [("unit", format!("{label}"))].into_iter().collect() })
 }
 
 /// A made-up sample: some workloads, each with values at some moments.

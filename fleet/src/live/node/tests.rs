@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ebbtide_proto::Ratio;
+use ebbtide_proto::{Ratio, ZoneId};
 use ebbtide_proto::frame::{Batch, Column, Encoder, Limits};
-use ebbtide_proto::series::{Quality, ZoneKind};
+use ebbtide_proto::series::{Labels, Quality, SeriesKey, ZoneKind};
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn batch(seq: u64, ticks: &[u64], zone_uj: &[u64], namespaces: &[(&str, u64)]) -
     add(&mut batch, None, zone_uj);
     for (name, uj) in namespaces {
         let id = WorkloadId::new(WorkloadKind::Namespace, name).unwrap();
-        batch.workloads.push(Arc::new(WorkloadInfo { id: id.clone(), labels: [].into() }));
+        batch.workloads.push(Arc::new(WorkloadInfo { id: id.clone(), labels: Labels::default() }));
         add(&mut batch, Some(id), &[*uj]);
     }
     batch

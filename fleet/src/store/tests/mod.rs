@@ -42,9 +42,8 @@ pub(super) fn zone(name: &str, kind: ZoneKind, counts: bool) -> Arc<ZoneInfo> {
 }
 
 pub(super) fn workload(kind: WorkloadKind, name: &str, labels: &[(&str, &str)]) -> Arc<WorkloadInfo> {
-    let mut labels: Vec<_> = labels.iter().map(|(n, t)| (Arc::from(*n), Arc::from(*t))).collect();
-    labels.sort();
-    Arc::new(WorkloadInfo { id: WorkloadId::new(kind, name).unwrap(), labels: labels.into() })
+    let labels = labels.iter().copied().collect();
+    Arc::new(WorkloadInfo { id: WorkloadId::new(kind, name).unwrap(), labels })
 }
 
 /// A batch to which series are added.
