@@ -116,6 +116,28 @@ pub enum Bench {
     /// Starts a daemon on a scratch folder and made-up agents that connect to it over TLS; prints what the daemon
     /// alone cost. Takes the seconds asked for and about a minute more.
     Ingest(BenchIngest),
+    /// Makes up days of a fleet in a scratch folder, asks about them, and starts a daemon on them. Takes about a minute.
+    Query(BenchQuery),
+}
+
+/// `bench query`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchQuery {
+    /// Nodes.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub nodes: u32,
+    /// Series of each.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub series: u32,
+    /// Days up to now.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub days: u32,
+    /// Time between two values of a series, in milliseconds.
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1000..=60_000))]
+    pub interval_ms: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench ingest`.

@@ -28,6 +28,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backup(what) => backup(&what),
         Command::Export(what) => export(&what),
         Command::Bench { what: Bench::Ingest(what) } => bench::ingest(&what).map(|()| ExitCode::SUCCESS),
+        Command::Bench { what: Bench::Query(what) } => bench::query(&what).map(|()| ExitCode::SUCCESS),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ebbtide-fleet", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

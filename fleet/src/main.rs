@@ -6,6 +6,10 @@ use clap::Parser as _;
 use ebbtide_fleet::args::Cli;
 use ebbtide_fleet::command;
 
+// memory of many short messages on few threads: less of it, and quicker, than the C library's
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbose = cli.verbose;

@@ -4,7 +4,9 @@
 //! file. Both begin with nothing, so a stream can be read from its beginning without anything else. Pure; whatever
 //! the bytes are, a decoder answers with an error and holds no more than its [`Limits`] allow.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use prost::Message as _;
@@ -552,6 +554,21 @@ fn put<T>(
     Ok(())
 }
 
+thread_local! {
+    /// A decompressor's memory is large, and messages are small and many.
+    static UNZIP: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn unzip(bytes: &[u8], size: usize) -> io::Result<Vec<u8>> {
+    UNZIP.with_borrow_mut(|kept| {
+        let unzip = match kept {
+            Some(unzip) => unzip,
+            None => kept.insert(zstd::bulk::Decompressor::new()?),
+        };
+        unzip.decompress(bytes, size)
+    })
+}
+
 /// Frames as one message, compressed where that helps.
 pub fn pack(frames: Vec<v1::Frame>, level: i32) -> v1::FrameBatch {
     use v1::frame_batch::Body;
@@ -575,7 +592,7 @@ pub fn unpack(batch: v1::FrameBatch, max: usize) -> Result<Vec<v1::Frame>, Frame
             if size > max {
                 return Err(FrameError::Compression { max });
             }
-            let plain = zstd::bulk::decompress(&bytes, size).map_err(|_| FrameError::Compression { max })?;
+            let plain = unzip(&bytes, size).map_err(|_| FrameError::Compression { max })?;
             let frames = v1::Frames::decode(plain.as_slice()).map_err(|e| FrameError::Protobuf(e.to_string()))?;
             Ok(frames.frames)
         }

@@ -78,6 +78,12 @@ pub fn put_body(samples: &Samples, planes: &mut Planes, zip: &mut Zip, to: &mut 
     let mut of = Vec::with_capacity(samples.columns.len());
     let mut known = std::collections::HashMap::new();
     for column in &samples.columns {
+        if let (Some(last), true) = (of.last().copied(), patterns.last().is_some_and(|last| *last == column.runs))
+            && last + 1 == patterns.len()
+        {
+            of.push(last);
+            continue;
+        }
         let next = patterns.len();
         let pattern = *known.entry(column.runs.as_slice()).or_insert(next);
         if pattern == next {
@@ -113,15 +119,13 @@ pub fn put_body(samples: &Samples, planes: &mut Planes, zip: &mut Zip, to: &mut 
         }
         planes.put(&column.values, &mut meta);
     }
-    zip.put_section(&meta, to)?;
-    planes.finish(zip, to)
+    planes.finish(&meta, zip, to)
 }
 
 /// What [`put_body`] wrote, as far as series are wanted.
 pub fn read_body(bytes: &[u8], zip: &mut Zip, wanted: impl Fn(u32) -> bool) -> Result<Samples, Damaged> {
     let mut from = Reader::new(bytes);
-    let meta = zip.read_section(&mut from, MAX_PART)?;
-    let mut planes = PlanesReader::new(&mut from, zip, MAX_PART)?;
+    let (mut planes, meta) = PlanesReader::new(&mut from, zip, MAX_PART)?;
     if !from.is_empty() {
         return Err(Damaged("a block goes on after its end"));
     }

@@ -8,6 +8,7 @@
 //!
 //! Whatever the bytes are, reading them ends in an error or in no more numbers than the caller allows.
 
+use std::cell::RefCell;
 use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
@@ -16,6 +17,8 @@ use zstd::bulk::{Compressor, Decompressor};
 pub const MAX_SECTION: usize = 64 << 20;
 /// zstd's level for what is kept long. Higher ones cost more and gain next to nothing on planes.
 const LEVEL: i32 = 3;
+/// Planes that together are no longer than this share a section: each has tables of its own, which take time and bytes.
+const SHORT: usize = 16 << 10;
 /// Sections shorter than this are not worth a zstd frame.
 const WORTH_COMPRESSING: usize = 48;
 
@@ -308,11 +311,22 @@ impl Planes {
         }
     }
 
-    /// Appends what was put as sections.
-    pub fn finish(&self, zip: &mut Zip, to: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends `meta` and what was put: together if they are short, else each plane as a section of its own, so that
+    /// what is random stays apart from what compresses.
+    pub fn finish(&self, meta: &[u8], zip: &mut Zip, to: &mut Vec<u8>) -> io::Result<()> {
         let used = self.planes.iter().take_while(|plane| !plane.is_empty()).count();
+        let planes = || self.planes.iter().take(used);
         put_varint(to, used as u64);
-        self.planes.iter().take(used).try_for_each(|plane| zip.put_section(plane, to))
+        put_varint(to, meta.len() as u64);
+        planes().for_each(|plane| put_varint(to, plane.len() as u64));
+        if planes().map(Vec::len).sum::<usize>() + meta.len() > SHORT {
+            zip.put_section(meta, to)?;
+            return planes().try_for_each(|plane| zip.put_section(plane, to));
+        }
+        let mut all = Vec::with_capacity(SHORT);
+        all.extend_from_slice(meta);
+        planes().for_each(|plane| all.extend_from_slice(plane));
+        zip.put_section(&all, to)
     }
 }
 
@@ -323,14 +337,35 @@ pub struct PlanesReader {
 }
 
 impl PlanesReader {
-    /// Decompresses the planes.
-    pub fn new(from: &mut Reader<'_>, zip: &mut Zip, max: usize) -> Result<Self, Damaged> {
+    /// Decompresses the planes. Also what [`Planes::finish`] was given as `meta`.
+    pub fn new(from: &mut Reader<'_>, zip: &mut Zip, max: usize) -> Result<(Self, Vec<u8>), Damaged> {
         let used = from.count(8)?;
-        let mut planes = Vec::with_capacity(used);
-        for _ in 0..used {
-            planes.push((zip.read_section(from, max)?, 0));
+        let mut lens = Vec::with_capacity(used + 1);
+        for _ in 0..=used {
+            lens.push(from.count(max)?);
         }
-        Ok(Self { planes })
+        let all: usize = lens.iter().sum();
+        let mut parts = Vec::with_capacity(lens.len());
+        if all > SHORT {
+            for len in lens {
+                let part = zip.read_section(from, max)?;
+                if part.len() != len {
+                    return Err(Damaged("a plane has another length than it says"));
+                }
+                parts.push(part);
+            }
+        } else {
+            let together = zip.read_section(from, SHORT)?;
+            let mut rest = Reader::new(&together);
+            for len in lens {
+                parts.push(rest.bytes(len)?.to_vec());
+            }
+            if !rest.is_empty() {
+                return Err(Damaged("planes go on after their end"));
+            }
+        }
+        let meta = parts.remove(0);
+        Ok((Self { planes: parts.into_iter().map(|plane| (plane, 0)).collect() }, meta))
     }
 
     /// Appends the next column, of `len` numbers, whose shape is in `meta`. The caller bounds `len`.
@@ -377,6 +412,23 @@ impl Zip {
     /// Fails only where memory does.
     pub fn new() -> io::Result<Self> {
         Ok(Self { compressor: Compressor::new(LEVEL)?, decompressor: Decompressor::new()? })
+    }
+
+    /// Calls `work` with this thread's own: its memory is large, for what is small.
+    ///
+    /// # Errors
+    /// If memory is short.
+    pub fn shared<T>(work: impl FnOnce(&mut Self) -> T) -> io::Result<T> {
+        thread_local! {
+            static KEPT: RefCell<Option<Zip>> = const { RefCell::new(None) };
+        }
+        KEPT.with_borrow_mut(|kept| {
+            let zip = match kept {
+                Some(zip) => zip,
+                None => kept.insert(Self::new()?),
+            };
+            Ok(work(zip))
+        })
     }
 
     /// Appends `bytes`, compressed where that helps.
@@ -444,12 +496,13 @@ mod tests {
                 put_column(column, &mut residuals, &mut alone);
                 planes.put(column, &mut meta);
             }
-            planes.finish(&mut zip, &mut shared).unwrap();
+            planes.finish(&meta, &mut zip, &mut shared).unwrap();
+            let mut from = Reader::new(&shared);
+            let (mut planes, meta_again) = PlanesReader::new(&mut from, &mut zip, MAX_SECTION).unwrap();
+            let (mut again, _) = PlanesReader::new(&mut Reader::new(&shared), &mut zip, MAX_SECTION).unwrap();
+            prop_assert_eq!(&meta_again, &meta);
             let (mut alone, mut meta) = (Reader::new(&alone), Reader::new(&meta));
             let mut skipped = meta;
-            let mut from = Reader::new(&shared);
-            let mut planes = PlanesReader::new(&mut from, &mut zip, MAX_SECTION).unwrap();
-            let mut again = PlanesReader::new(&mut Reader::new(&shared), &mut zip, MAX_SECTION).unwrap();
             prop_assert!(from.is_empty());
             for (n, column) in columns.iter().enumerate() {
                 let mut values = vec![7];
@@ -488,8 +541,8 @@ mod tests {
             let column = read_column(&mut Reader::new(&bytes), len, &mut values);
             prop_assert!(values.len() <= len && (column.is_err() || values.len() == len));
             let mut reader = Reader::new(&bytes);
-            if let Ok(mut planes) = PlanesReader::new(&mut reader, &mut zip, 1000) {
-                prop_assert!(planes.planes.iter().all(|(plane, _)| plane.len() <= 1000));
+            if let Ok((mut planes, meta)) = PlanesReader::new(&mut reader, &mut zip, 1000) {
+                prop_assert!(meta.len() <= 1000 && planes.planes.iter().all(|(plane, _)| plane.len() <= 1000));
                 values.clear();
                 while planes.read(&mut reader, len, &mut values).is_ok() && values.len() < 10_000 && len > 0 {}
             }

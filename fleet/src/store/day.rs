@@ -33,8 +33,8 @@ pub(super) const DAY_MS: u64 = 24 * HOUR_MS;
 /// The version of the file, and the most that this program reads.
 const VERSION: i64 = 1;
 
-// Pages of 8 KiB: rows are that large, and a row in few pages is read in few steps.
-const SETUP: &str = "PRAGMA page_size = 8192";
+// Rows have some KiB: in pages of 32 KiB little room is left over, and a row in few pages is read in few steps.
+const SETUP: &str = "PRAGMA page_size = 32768";
 const SCHEMA: &str = "
 CREATE TABLE node (
     id INTEGER PRIMARY KEY,        -- in this file
@@ -246,14 +246,16 @@ impl DayWriter {
     fn find_node(&self, name: &NodeId) -> Result<DayNode, StoreError> {
         let known = "SELECT id FROM node WHERE name = ?1 AND epoch = ?2";
         let new = "INSERT INTO node (name, epoch) VALUES (?1, ?2) RETURNING id";
-        let id = |sql| self.db.query_row(sql, params![name.as_str(), self.epoch], |row| row.get(0)).optional();
+        let id = |sql| {
+            let mut query = self.db.prepare_cached(sql)?;
+            query.query_row(params![name.as_str(), self.epoch], |row| row.get(0)).optional()
+        };
         let id = match id(known).on("read", &self.path)? {
             Some(id) => Some(id),
             None => id(new).on("write to", &self.path)?,
         };
         let id: u32 = id.ok_or(StoreError::Misused("a node got no number"))?;
-        let mut zip = Zip::new().map_err(StoreError::Compression)?;
-        let names = day_names(&self.db, &self.path, id, &mut zip)?;
+        let names = Zip::shared(|zip| day_names(&self.db, &self.path, id, zip)).map_err(StoreError::Compression)??;
         Ok(DayNode { id, named: names.into_keys().collect() })
     }
 

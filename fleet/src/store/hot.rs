@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ebbtide_proto::NodeId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::codec::{MAX_SECTION, Reader, Zip};
 use super::error::{InFile as _, OnFile as _, StoreError};
 use super::names::{Named, Names, put_chunk, read_chunk};
 use super::node::{FrameRef, Node, Spool};
@@ -40,7 +41,7 @@ CREATE TABLE stream (
 CREATE TABLE names (
     node INTEGER NOT NULL,
     first INTEGER NOT NULL,        -- the lowest number in the chunk
-    chunk BLOB NOT NULL,
+    chunk BLOB NOT NULL,           -- one compressed section
     PRIMARY KEY (node, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE frame (
@@ -157,7 +158,9 @@ pub(super) fn names_of(db: &Connection, path: &Path, node: u32) -> Result<Names,
     let mut rows = query.query([node]).on("read", path)?;
     while let Some(row) = rows.next().on("read", path)? {
         let chunk = row.get_ref(0).and_then(|chunk| Ok(chunk.as_blob()?)).on("read", path)?;
-        read_chunk(chunk, &mut names).within(path, || format!("names of node {node}"))?;
+        Zip::shared(|zip| read_chunk(&zip.read_section(&mut Reader::new(chunk), MAX_SECTION)?, &mut names))
+            .map_err(StoreError::Compression)?
+            .within(path, || format!("names of node {node}"))?;
     }
     Ok(names)
 }
@@ -174,6 +177,7 @@ pub(super) fn save_names<'a>(
     let first = *first;
     let mut chunk = Vec::new();
     put_chunk(series, &mut chunk);
+    let chunk = section(&chunk)?;
     db.prepare_cached("INSERT OR REPLACE INTO names VALUES (?1, ?2, ?3)")?.execute(params![node, first, chunk])?;
     db.prepare_cached("UPDATE node SET next_series = ?2 WHERE id = ?1")?.execute(params![node, next_series])?;
     Ok(())
@@ -223,12 +227,20 @@ pub(super) fn gather(db: &Connection, path: &Path, frames: &[FrameRef]) -> Resul
     Ok(gathered)
 }
 
+fn section(bytes: &[u8]) -> rusqlite::Result<Vec<u8>> {
+    let mut section = Vec::new();
+    let zipped = Zip::shared(|zip| zip.put_section(bytes, &mut section)).flatten();
+    zipped.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    Ok(section)
+}
+
 /// Writes these names in place of all that a node has.
 pub(super) fn replace_names(db: &Connection, node: u32, names: &Names) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM names WHERE node = ?1")?.execute([node])?;
     let Some((first, _)) = names.first_key_value() else { return Ok(()) };
     let mut chunk = Vec::new();
     put_chunk(names.iter().map(|(number, named)| (*number, named)), &mut chunk);
+    let chunk = section(&chunk)?;
     db.prepare_cached("INSERT INTO names VALUES (?1, ?2, ?3)")?.execute(params![node, first, chunk])?;
     Ok(())
 }

@@ -33,7 +33,6 @@ mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::hash::RandomState;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -103,7 +102,7 @@ struct Inner {
     torn: Mutex<Vec<Arc<Node>>>,
     /// Held for writing while frames turn into blocks, for reading while snapshots of both are begun.
     fence: RwLock<()>,
-    fingerprints: RandomState,
+    fingerprints: foldhash::quality::RandomState,
     counts: Counts,
     /// Held as long as the store is open.
     _lock: File,
@@ -157,7 +156,7 @@ impl Store {
             sealer: Mutex::new(Sealer::new()?),
             torn: Mutex::default(),
             fence: RwLock::new(()),
-            fingerprints: RandomState::new(),
+            fingerprints: foldhash::quality::RandomState::default(),
             counts: Counts::default(),
             _lock: lock,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 
 use super::block::Summary;
 use super::codec::{Damaged, Planes, PlanesReader, Reader, Zip, put_column, put_varint, read_column};
@@ -23,7 +24,7 @@ pub struct Rollup {
     pub unit_ms: u64,
     /// How many there are.
     pub buckets: usize,
-    /// The series, by number.
+    /// The series, in the order of their numbers.
     pub columns: Vec<Buckets>,
 }
 
@@ -157,21 +158,24 @@ impl Rollup {
 
     /// Adds what `finer` has in this one's buckets.
     pub fn add(&mut self, finer: &Self) {
-        let places: HashMap<u32, usize> =
-            self.columns.iter().enumerate().map(|(place, column)| (column.series, place)).collect();
+        let known = self.columns.len();
         let buckets: Vec<Option<usize>> = (0..finer.buckets as u64)
             .map(|n| (finer.start_ms + n * finer.unit_ms).checked_sub(self.start_ms))
             .map(|since| usize::try_from(since? / self.unit_ms.max(1)).ok().filter(|bucket| *bucket < self.buckets))
             .collect();
+        let used = finer.used();
+        let buckets = buckets.get(used.clone()).unwrap_or_default();
         for from in &finer.columns {
-            let place = places.get(&from.series).copied().unwrap_or(self.columns.len());
+            let sorted = self.columns.get(..known).unwrap_or_default();
+            let place = sorted.binary_search_by_key(&from.series, |column| column.series).unwrap_or(self.columns.len());
             if place == self.columns.len() {
                 let zeros = vec![0; self.buckets];
                 self.columns.push(Buckets { series: from.series, samples: 0, by: zeros.clone(), covered_ms: zeros });
             }
             let Some(to) = self.columns.get_mut(place) else { continue };
             to.samples += from.samples;
-            for ((bucket, by), covered) in buckets.iter().zip(&from.by).zip(&from.covered_ms) {
+            let own = from.by.iter().zip(&from.covered_ms).skip(used.start);
+            for (bucket, (by, covered)) in buckets.iter().zip(own) {
                 let Some(bucket) = bucket else { continue };
                 if let (Some(sum), Some(known)) = (to.by.get_mut(*bucket), to.covered_ms.get_mut(*bucket)) {
                     *sum = sum.wrapping_add(*by);
@@ -193,21 +197,45 @@ impl Rollup {
         self.columns.iter().map(summary).collect()
     }
 
+    /// From the first to the last bucket that has anything.
+    fn used(&self) -> Range<usize> {
+        let (mut first, mut end) = (self.buckets, 0);
+        for column in &self.columns {
+            let has = |(by, covered): (&u64, &u64)| *by > 0 || *covered > 0;
+            let mut each = column.by.iter().zip(&column.covered_ms);
+            let Some(place) = each.position(has) else { continue };
+            first = first.min(place);
+            end = end.max(column.by.iter().zip(&column.covered_ms).rposition(has).map_or(0, |last| last + 1));
+        }
+        first.min(end)..end
+    }
+
     /// A body with these buckets; which series it has is in the head.
     pub fn put_body(&self, planes: &mut Planes, zip: &mut Zip, to: &mut Vec<u8>) -> io::Result<()> {
         let mut meta = vec![VERSION];
         put_varint(&mut meta, self.start_ms);
         put_varint(&mut meta, self.unit_ms);
         put_varint(&mut meta, self.buckets as u64);
+        // of an hour that has just begun there is little
+        let used = self.used();
+        put_varint(&mut meta, used.start as u64);
+        put_varint(&mut meta, used.len() as u64);
         // most series are known at the same time
         let mut known: HashMap<&[u64], usize> = HashMap::new();
         let mut covered: Vec<&[u64]> = Vec::new();
         let mut of = Vec::with_capacity(self.columns.len());
         for column in &self.columns {
+            let own = column.covered_ms.get(used.clone()).unwrap_or_default();
+            if let (Some(last), true) = (of.last().copied(), covered.last().is_some_and(|last| *last == own))
+                && last + 1 == covered.len()
+            {
+                of.push(last);
+                continue;
+            }
             let next = covered.len();
-            let place = *known.entry(column.covered_ms.as_slice()).or_insert(next);
+            let place = *known.entry(own).or_insert(next);
             if place == next {
-                covered.push(&column.covered_ms);
+                covered.push(own);
             }
             of.push(place);
         }
@@ -218,10 +246,9 @@ impl Rollup {
         planes.clear();
         for (column, covered) in self.columns.iter().zip(of) {
             put_varint(&mut meta, covered as u64);
-            planes.put(&column.by, &mut meta);
+            planes.put(column.by.get(used.clone()).unwrap_or_default(), &mut meta);
         }
-        zip.put_section(&meta, to)?;
-        planes.finish(zip, to)
+        planes.finish(&meta, zip, to)
     }
 
     /// What [`Self::put_body`] wrote, as far as series are wanted; `head` says which those are.
@@ -232,8 +259,7 @@ impl Rollup {
         wanted: impl Fn(u32) -> bool,
     ) -> Result<Self, Damaged> {
         let mut from = Reader::new(bytes);
-        let meta = zip.read_section(&mut from, MAX_PART)?;
-        let mut planes = PlanesReader::new(&mut from, zip, MAX_PART)?;
+        let (mut planes, meta) = PlanesReader::new(&mut from, zip, MAX_PART)?;
         if !from.is_empty() {
             return Err(Damaged("a roll-up goes on after its end"));
         }
@@ -243,10 +269,14 @@ impl Rollup {
         }
         let (start_ms, unit_ms) = (meta.varint()?, meta.varint()?);
         let buckets = meta.count(MAX_BUCKETS)?;
+        let first = meta.count(buckets)?;
+        let used = meta.count(buckets - first)?;
         let mut covered = Vec::new();
         for _ in 0..meta.count(MAX_VALUES / buckets.max(1))? {
             let mut column = Vec::with_capacity(buckets);
-            read_column(&mut meta, buckets, &mut column)?;
+            column.resize(first, 0);
+            read_column(&mut meta, used, &mut column)?;
+            column.resize(buckets, 0);
             covered.push(column);
         }
         if meta.count(MAX_SERIES)? != head.len() {
@@ -256,14 +286,16 @@ impl Rollup {
         for summary in head {
             let place = meta.count(covered.len())?;
             if !wanted(summary.series) {
-                planes.skip(&mut meta, buckets)?;
+                planes.skip(&mut meta, used)?;
                 continue;
             }
             if columns.len().saturating_mul(buckets) > MAX_VALUES {
                 return Err(Damaged("it has too many values"));
             }
             let mut by = Vec::with_capacity(buckets);
-            planes.read(&mut meta, buckets, &mut by)?;
+            by.resize(first, 0);
+            planes.read(&mut meta, used, &mut by)?;
+            by.resize(buckets, 0);
             let covered_ms = covered.get(place).ok_or(Damaged("a time is missing"))?.clone();
             columns.push(Buckets { series: summary.series, samples: summary.samples, by, covered_ms });
         }
