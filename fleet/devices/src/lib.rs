@@ -9,6 +9,10 @@
 pub mod driver;
 pub mod error;
 pub mod http;
+pub mod ipmi;
+pub mod modbus;
+pub mod mqtt;
+pub mod plug;
 pub mod quantity;
 pub mod redfish;
 pub mod report;

@@ -275,13 +275,9 @@ impl Client {
         match &self.tls {
             None => self.shake_hands(stream).await,
             Some((connector, name, judge)) => {
-                let stream = connector.connect(name.clone(), stream).await.map_err(|e| {
-                    match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                        Some(why @ rustls::Error::InvalidCertificate(_)) => {
-                            DeviceError::Certificate { device: self.name.clone(), why: judge.verdict(why) }
-                        }
-                        _ => self.unreachable(&format!("TLS failed: {e}")),
-                    }
+                let stream = connector.connect(name.clone(), stream).await.map_err(|e| match judge.distrust(&e) {
+                    Some(why) => DeviceError::Certificate { device: self.name.clone(), why },
+                    None => self.unreachable(&format!("TLS failed: {e}")),
                 })?;
                 self.shake_hands(stream).await
             }

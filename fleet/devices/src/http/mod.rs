@@ -12,3 +12,4 @@ pub use address::{Access, Address};
 pub use client::Credentials;
 pub(crate) use client::{Answered, Client, basic, usable_json};
 pub use trust::Fingerprint;
+pub(crate) use trust::Judge;

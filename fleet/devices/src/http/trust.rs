@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,10 +136,12 @@ impl Judge {
             .with_no_client_auth())
     }
 
-    /// What was wrong with the last certificate that was refused, in words with what to do.
-    pub(crate) fn verdict(&self, why: &rustls::Error) -> String {
+    /// If a handshake failed for the certificate: what is wrong with it, in words with what to do.
+    pub(crate) fn distrust(&self, error: &io::Error) -> Option<String> {
+        let why = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let why = why.filter(|e| matches!(e, rustls::Error::InvalidCertificate(_)))?;
         let shown = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (&self.belief, shown) {
+        Some(match (&self.belief, shown) {
             (Belief::Pinned(_), Some(shown)) => format!(
                 "its fingerprint is {shown}, not the configured one; if the certificate was renewed on purpose, \
                  configure this fingerprint, else someone may be in between"
@@ -149,7 +151,7 @@ impl Judge {
                  device itself, set fingerprint to that"
             ),
             (_, None) => why.to_string(),
-        }
+        })
     }
 
     fn refuse(&self, certificate: &CertificateDer<'_>) {
@@ -216,7 +218,7 @@ fn system_authorities() -> Result<RootCertStore, DeviceError> {
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, DeviceError> {
-    let unreadable = |e: std::io::Error| DeviceError::Config(format!("can't read {}: {e}", path.display()));
+    let unreadable = |e: io::Error| DeviceError::Config(format!("can't read {}: {e}", path.display()));
     let mut text = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     if file.take(LARGEST_BUNDLE).read_to_end(&mut text).map_err(unreadable)? as u64 == LARGEST_BUNDLE {
