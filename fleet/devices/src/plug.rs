@@ -1,12 +1,14 @@
 //! What plugs say in JSON, whatever it came over: Tasmota, Shelly from the second generation on, and anything whose
 //! numbers a JSON pointer finds. Pure.
 
-use ebbtide_proto::Ratio;
+use std::borrow::Cow;
+
+use ebbtide_proto::{Energy, Power, Ratio};
 use ebbtide_runtime::clock::Moment;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::quantity::{Origin, Unit, step_of};
+use crate::quantity::{Origin, Step, Unit};
 use crate::report::{Feed, Figure, PowerState};
 
 /// What plugs with an HLW8012, BL0937 or CSE7766 are good for once calibrated.
@@ -34,8 +36,7 @@ impl Number {
     /// Puts the number, if it is there and one, into the feed.
     pub(crate) fn put(&self, document: &Value, feed: &mut Feed, at: Moment) -> bool {
         let Some(value) = document.pointer(&self.pointer).and_then(number) else { return false };
-        let resolution = step_of(value) * self.scale.abs();
-        let origin = Origin { at, accuracy: ACCURACY, resolution, source: "JSON pointer" };
+        let origin = Origin { at, accuracy: ACCURACY, step: Step::Digits(self.scale.abs()), source: "JSON pointer" };
         self.unit.put(feed, value * self.scale, &origin)
     }
 }
@@ -79,15 +80,15 @@ fn number(value: &Value) -> Option<f64> {
 pub(crate) fn tasmota_energy(sensor: &Value, total: &mut Feed, outlets: &mut [&mut Feed], at: Moment) {
     let Some(energy) = sensor.get("ENERGY") else { return };
     let keys = [
-        ("Power", Unit::Watt, "ENERGY.Power"),
-        ("Total", Unit::KilowattHour, "ENERGY.Total"),
-        ("Current", Unit::Ampere, "ENERGY.Current"),
-        ("Voltage", Unit::Volt, "ENERGY.Voltage"),
+        ("Power", Unit::Watt, Step::Digits(1.0), "ENERGY.Power"),
+        ("Total", Unit::KilowattHour, Step::Known(0.001), "ENERGY.Total"),
+        ("Current", Unit::Ampere, Step::Digits(1.0), "ENERGY.Current"),
+        ("Voltage", Unit::Volt, Step::Digits(1.0), "ENERGY.Voltage"),
     ];
-    for (key, unit, source) in keys {
+    for (key, unit, step, source) in keys {
         let put = |feed: &mut Feed, value: &Value| {
             if let Some(value) = value.as_f64() {
-                unit.put(feed, value, &Origin { at, accuracy: ACCURACY, resolution: step_of(value), source });
+                unit.put(feed, value, &Origin { at, accuracy: ACCURACY, step, source });
             }
         };
         match (energy.get(key), &mut *outlets) {
@@ -119,14 +120,14 @@ pub(crate) fn tasmota_state(document: &Value, relay: usize) -> PowerState {
 /// Status of a `Switch` component of Shelly (Gen2 API): W, Wh, V, A and whether it is on.
 pub(crate) fn shelly_switch(status: &Value, feed: &mut Feed, at: Moment) -> PowerState {
     let numbers = [
-        ("/apower", Unit::Watt, "Switch.apower"),
-        ("/aenergy/total", Unit::WattHour, "Switch.aenergy.total"),
-        ("/current", Unit::Ampere, "Switch.current"),
-        ("/voltage", Unit::Volt, "Switch.voltage"),
+        ("/apower", Unit::Watt, 0.1, "Switch.apower"),
+        ("/aenergy/total", Unit::WattHour, 0.001, "Switch.aenergy.total"),
+        ("/current", Unit::Ampere, 0.001, "Switch.current"),
+        ("/voltage", Unit::Volt, 0.1, "Switch.voltage"),
     ];
-    for (pointer, unit, source) in numbers {
+    for (pointer, unit, step, source) in numbers {
         if let Some(value) = status.pointer(pointer).and_then(Value::as_f64) {
-            unit.put(feed, value, &Origin { at, accuracy: ACCURACY, resolution: step_of(value), source });
+            unit.put(feed, value, &Origin { at, accuracy: ACCURACY, step: Step::Known(step), source });
         }
     }
     match status.get("output") {
@@ -145,12 +146,14 @@ pub(crate) fn sum<'a>(outlets: impl Iterator<Item = &'a Feed> + Clone) -> Feed {
         let worst = told.iter().map(|(_, _, error)| *error).max()?;
         Some((told.iter().fold(0_u64, |sum, (v, _, _)| sum.saturating_add(*v)), oldest, worst))
     };
-    let power = all(|f| f.power.map(|p| (p.value.uw(), p.at, p.error)));
-    let energy = all(|f| f.energy.map(|e| (e.value.uj(), e.at, e.error)));
-    let source = "sum of outlets";
+    let power = all(|f| f.power.as_ref().map(|p| (p.value.uw(), p.at, p.error)));
+    let energy = all(|f| f.energy.as_ref().map(|e| (e.value.uj(), e.at, e.error)));
+    let source = Cow::Borrowed("sum of outlets");
+    let energy_step = outlets.clone().filter_map(|f| f.energy_step).max().filter(|_| energy.is_some());
     Feed {
-        power: power.map(|(uw, at, error)| Figure { value: ebbtide_proto::Power::from_uw(uw), at, error, source }),
-        energy: energy.map(|(uj, at, error)| Figure { value: ebbtide_proto::Energy::from_uj(uj), at, error, source }),
+        energy_step,
+        power: power.map(|(uw, at, error)| Figure { value: Power::from_uw(uw), at, error, source: source.clone() }),
+        energy: energy.map(|(uj, at, error)| Figure { value: Energy::from_uj(uj), at, error, source }),
         ..Feed::default()
     }
 }
@@ -175,7 +178,8 @@ mod tests {
         let two = json!({"ENERGY": {"Power": [51, 7], "Total": 3, "Voltage": 231}});
         let (mut total, mut a, mut b) = (Feed::default(), Feed::default(), Feed::default());
         tasmota_energy(&two, &mut total, &mut [&mut a, &mut b], Moment::default());
-        assert_eq!((a.power.unwrap().value.uw(), b.power.unwrap().value.uw()), (51_000_000, 7_000_000));
+        let uw = |f: &Feed| f.power.as_ref().unwrap().value.uw();
+        assert_eq!((uw(&a), uw(&b)), (51_000_000, 7_000_000));
         assert!(a.energy.is_none() && total.energy.is_some() && total.power.is_none());
         assert_eq!(sum([&a, &b].into_iter()).power.unwrap().value.uw(), 58_000_000);
         assert!(sum([&a, &b, &Feed::default()].into_iter()).is_empty(), "a sum without a part is none");

@@ -1,5 +1,7 @@
 //! Numbers with a unit made into figures. Pure. What is no number, negative, or beyond the range makes none.
 
+use std::borrow::Cow;
+
 use ebbtide_proto::{Energy, Power, Ratio};
 use ebbtide_runtime::clock::Moment;
 use serde::{Deserialize, Serialize};
@@ -51,10 +53,32 @@ pub struct Origin {
     pub at: Moment,
     /// Relative error of the measurement, by the device's class.
     pub accuracy: Ratio,
-    /// The step of the number, in its unit; half of it is added to the error.
-    pub resolution: f64,
+    /// The step of the number; half of it is added to the error.
+    pub step: Step,
     /// The name of the number in the device's protocol.
     pub source: &'static str,
+}
+
+/// By how much a number moves at least, in its unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// By this.
+    Known(f64),
+    /// By what its last digit suggests: 1 for whole numbers, then a tenth and so on to a thousandth, times this.
+    Digits(f64),
+}
+
+impl Step {
+    fn size(self, value: f64) -> f64 {
+        match self {
+            Self::Known(step) => step,
+            Self::Digits(scale) => {
+                let raw = value / scale;
+                let is_step = |step: &f64| (raw / step - (raw / step).round()).abs() < 1e-6;
+                [1.0, 0.1, 0.01].into_iter().find(is_step).unwrap_or(0.001) * scale.abs()
+            }
+        }
+    }
 }
 
 impl Unit {
@@ -64,10 +88,10 @@ impl Unit {
             Self::Milliwatt => set(&mut feed.power, power(value / 1e3), value, origin),
             Self::Watt => set(&mut feed.power, power(value), value, origin),
             Self::Kilowatt => set(&mut feed.power, power(value * 1e3), value, origin),
-            Self::Joule => set(&mut feed.energy, energy(value), value, origin),
-            Self::WattMinute => set(&mut feed.energy, energy(value * 60.0), value, origin),
-            Self::WattHour => set(&mut feed.energy, energy(value * 3.6e3), value, origin),
-            Self::KilowattHour => set(&mut feed.energy, energy(value * 3.6e6), value, origin),
+            Self::Joule => put_energy(feed, 1.0, value, origin),
+            Self::WattMinute => put_energy(feed, 60.0, value, origin),
+            Self::WattHour => put_energy(feed, 3.6e3, value, origin),
+            Self::KilowattHour => put_energy(feed, 3.6e6, value, origin),
             Self::Milliampere => set(&mut feed.current_ma, thousandths(value / 1e3), value, origin),
             Self::Ampere => set(&mut feed.current_ma, thousandths(value), value, origin),
             Self::Millivolt => set(&mut feed.voltage_mv, thousandths(value / 1e3), value, origin),
@@ -76,20 +100,29 @@ impl Unit {
     }
 }
 
-/// The step of a number that is known by its digits only: 1 for whole numbers, then a tenth and so on to a thousandth.
-pub(crate) fn step_of(value: f64) -> f64 {
-    [1.0, 0.1, 0.01].into_iter().find(|step| (value / step - (value / step).round()).abs() < 1e-6).unwrap_or(0.001)
-}
-
 fn set<T>(place: &mut Option<Figure<T>>, figure: Option<T>, value: f64, origin: &Origin) -> bool {
     let Some(figure) = figure else { return false };
-    *place = Some(Figure { value: figure, at: origin.at, error: error(value, origin), source: origin.source });
+    *place = Some(Figure {
+        value: figure,
+        at: origin.at,
+        error: error(value, origin),
+        source: Cow::Borrowed(origin.source),
+    });
     true
+}
+
+/// A counter, with the step by which it moves, where it has one.
+fn put_energy(feed: &mut Feed, joules: f64, value: f64, origin: &Origin) -> bool {
+    let is_figure = set(&mut feed.energy, energy(value * joules), value, origin);
+    if let (true, Step::Known(step)) = (is_figure, origin.step) {
+        feed.energy_step = energy(step * joules).filter(|step| *step > Energy::ZERO);
+    }
+    is_figure
 }
 
 /// Accuracy and half a step of the number, as a part of the number; a number of zero has the whole of itself.
 fn error(value: f64, origin: &Origin) -> Ratio {
-    let half_step = if value > 0.0 { origin.resolution / 2.0 / value } else { 1.0 };
+    let half_step = if value > 0.0 { origin.step.size(value) / 2.0 / value } else { 1.0 };
     let ppm = (f64::from(origin.accuracy.ppm()) + half_step.clamp(0.0, 1.0) * 1e6).min(1e6);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 10⁶ by the line above")]
     Ratio::from_ppm(ppm.ceil() as u32)
@@ -121,7 +154,7 @@ mod tests {
     const ORIGIN: Origin = Origin {
         at: Moment { mono: 1, boot: 1, wall: 1 },
         accuracy: Ratio::from_percent(1),
-        resolution: 1.0,
+        step: Step::Known(1.0),
         source: "test",
     };
 
@@ -146,7 +179,8 @@ mod tests {
 
     #[test]
     fn digits_tell_the_step() {
-        assert_eq!([344.0, 197.4, 1.68, 0.1234].map(step_of), [1.0, 0.1, 0.01, 0.001]);
+        assert_eq!([344.0, 197.4, 1.68, 0.1234].map(|v| Step::Digits(1.0).size(v)), [1.0, 0.1, 0.01, 0.001]);
+        assert_eq!(fed(Unit::WattHour, 7.0).energy_step, Some(Energy::from_uj(3_600_000_000)));
     }
 
     #[test]

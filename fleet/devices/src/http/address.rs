@@ -1,66 +1,38 @@
 //! Where a device listens, and on which terms it is spoken to.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use hyper::Uri;
-use serde::{Deserialize, Serialize};
 
 use crate::error::DeviceError;
 use crate::http::trust::Fingerprint;
 
-/// How a device is reached over HTTP: the keys that all such drivers share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Access {
+/// How a device is reached over HTTP, as its configuration says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access<'a> {
     /// `https://HOST[:PORT]` or `http://HOST[:PORT]`.
-    pub url: String,
+    pub(crate) url: &'a str,
     /// PEM file of the authorities that may have signed the device's certificate, instead of the system's.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<&'a Path>,
     /// SHA-256 of the device's certificate. Nothing else of the certificate is looked at then.
-    #[serde(default)]
-    pub fingerprint: Option<Fingerprint>,
+    pub(crate) fingerprint: Option<Fingerprint>,
     /// Send the password over plain `http://`, where anyone on the way can read it.
-    #[serde(default)]
-    pub plain_password: bool,
-    /// Longest time for one request, ms, connecting included.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
-}
-
-const fn default_timeout_ms() -> u64 {
-    5_000
-}
-
-impl Access {
-    /// Access to `url` on the usual terms.
-    pub fn new(url: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            ca_file: None,
-            fingerprint: None,
-            plain_password: false,
-            timeout_ms: default_timeout_ms(),
-        }
-    }
-
-    /// Longest time for one request.
-    pub const fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
-    }
+    pub(crate) plain_password: bool,
+    /// Longest time for one request, connecting included.
+    pub(crate) timeout: Duration,
 }
 
 /// A checked URL without its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
+pub(crate) struct Address {
     /// Whether TLS is spoken.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// Name or address, without brackets.
-    pub host: String,
+    pub(crate) host: String,
     /// TCP port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Address {
@@ -68,7 +40,7 @@ impl Address {
     ///
     /// # Errors
     /// [`DeviceError::Config`] if it is no `http://` or `https://` URL, or carries a user or password.
-    pub fn parse(url: &str) -> Result<(Self, String), DeviceError> {
+    pub(crate) fn parse(url: &str) -> Result<(Self, String), DeviceError> {
         let bad = || DeviceError::Config(format!("{url:?} should look like https://HOST or http://HOST:PORT/PATH"));
         if url.split(['/', '?', '#']).nth(2).is_some_and(|authority| authority.contains('@')) {
             let hint = "a device's URL can't carry a user or password: they would be in logs; use the keys for them";
@@ -88,7 +60,7 @@ impl Address {
     }
 
     /// The path that `target` means to this host: a path itself, or a URL of this host. `None` if it leads elsewhere.
-    pub fn path_of(&self, target: &str) -> Option<String> {
+    pub(crate) fn path_of(&self, target: &str) -> Option<String> {
         let target = target.split('#').next().unwrap_or_default();
         if target.starts_with('/') && !target.starts_with("//") {
             return target.parse::<Uri>().is_ok().then(|| target.to_owned());

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::credentials::Credentials;
 use crate::error::DeviceError;
 use crate::http::address::{Access, Address};
 use crate::http::trust::Judge;
@@ -28,35 +29,10 @@ const LARGEST_BODY: usize = 1 << 20;
 /// A device may move a document once or twice (`/redfish` to `/redfish/`), not for ever.
 const MOST_REDIRECTS: usize = 3;
 
-/// A user and a password. What is printed is the user.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The user.
-    pub user: String,
-    password: String,
-}
-
-impl Credentials {
-    /// Of this user.
-    pub fn new(user: &str, password: &str) -> Self {
-        Self { user: user.to_owned(), password: password.to_owned() }
-    }
-
-    /// The password, for the one place that sends it.
-    pub(crate) fn password(&self) -> &str {
-        &self.password
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
 /// The header of basic authentication (RFC 7617), never printed.
 pub(crate) fn basic(credentials: &Credentials) -> Result<HeaderValue, DeviceError> {
-    let text = format!("Basic {}", base64(format!("{}:{}", credentials.user, credentials.password).as_bytes()));
+    let text =
+        format!("Basic {}", base64(format!("{}:{}", credentials.user, credentials.password.reveal()).as_bytes()));
     let mut value = HeaderValue::from_str(&text)
         .map_err(|_| DeviceError::Config(format!("the password of {} can't be sent", credentials.user)))?;
     value.set_sensitive(true);
@@ -137,10 +113,10 @@ impl Client {
     ///
     /// # Errors
     /// [`DeviceError::Config`] if the URL or the trust can't be used, or if a password would go out in the clear.
-    pub(crate) fn new(access: &Access, with_password: bool) -> Result<Self, DeviceError> {
-        let (address, _) = Address::parse(&access.url)?;
+    pub(crate) fn new(access: &Access<'_>, with_password: bool) -> Result<Self, DeviceError> {
+        let (address, _) = Address::parse(access.url)?;
         let tls = if address.tls {
-            let judge = Judge::new(access.fingerprint, access.ca_file.as_deref())?;
+            let judge = Judge::new(access.fingerprint, access.ca_file)?;
             let name = ServerName::try_from(address.host.clone())
                 .map_err(|_| DeviceError::Config(format!("{:?} is no host name or address", address.host)))?;
             Some((TlsConnector::from(Arc::new(judge.client_config()?)), name, judge))
@@ -153,7 +129,7 @@ impl Client {
             )));
         }
         let name = address.to_string();
-        Ok(Self { address, name, timeout: access.timeout(), tls, line: Mutex::default() })
+        Ok(Self { address, name, timeout: access.timeout, tls, line: Mutex::default() })
     }
 
     /// The device, for messages.
@@ -375,6 +351,7 @@ pub(crate) fn usable_json(client: &Client, asked: &str, answer: &Answered) -> Re
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn base64_is_that_of_the_rfc() {
@@ -385,10 +362,13 @@ mod tests {
 
     #[test]
     fn passwords_are_printed_nowhere_and_not_sent_in_the_clear() {
-        let credentials = Credentials::new("root", "hunter2");
+        let credentials = Credentials { user: "root".to_owned(), password: Secret::new("hunter2") };
         assert!(!format!("{credentials:?} {:?}", basic(&credentials).unwrap()).contains("hunter2"));
-        let error = Client::new(&Access::new("http://bmc1"), true).unwrap_err().to_string();
+        let timeout = Duration::from_secs(1);
+        let access = Access { url: "http://bmc1", ca_file: None, fingerprint: None, plain_password: false, timeout };
+        let error = Client::new(&access, true).unwrap_err().to_string();
         assert!(error.contains("in the clear"), "{error}");
-        assert!(Client::new(&Access::new("http://bmc1"), false).is_ok());
+        assert!(Client::new(&access, false).is_ok());
+        assert!(Client::new(&Access { plain_password: true, ..access }, true).is_ok());
     }
 }

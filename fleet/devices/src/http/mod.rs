@@ -8,8 +8,7 @@ mod address;
 mod client;
 mod trust;
 
-pub use address::{Access, Address};
-pub use client::Credentials;
+pub(crate) use address::Access;
 pub(crate) use client::{Answered, Client, basic, usable_json};
 pub use trust::Fingerprint;
 pub(crate) use trust::Judge;

@@ -16,13 +16,15 @@ use ebbtide_proto::Ratio;
 use ebbtide_runtime::clock;
 use serde::{Deserialize, Serialize};
 
+use crate::credentials::Credentials;
 use crate::driver::{Answer, Driver, Switch};
 use crate::error::DeviceError;
-use crate::http::Credentials;
 use crate::ipmi::text::Complaint;
 use crate::ipmi::tool::NotRun;
-use crate::quantity::{Origin, Unit};
+use crate::period::Period;
+use crate::quantity::{Origin, Step, Unit};
 use crate::report::{Feed, Identity, Outlet, OutletId, PowerState, Report};
+use crate::secret::SecretSource;
 
 /// The one outlet: the machine.
 const SYSTEM: &str = "system";
@@ -81,6 +83,12 @@ pub struct IpmiConfig {
     /// Name or address; without one, the controller of this machine.
     #[serde(default)]
     pub host: Option<String>,
+    /// The user. Nobody if left out.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The user's password, of at most 20 characters.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
     /// UDP port.
     #[serde(default = "default_port")]
     pub port: u16,
@@ -93,9 +101,9 @@ pub struct IpmiConfig {
     /// The program.
     #[serde(default = "default_program")]
     pub program: PathBuf,
-    /// Longest time for one question, ms.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
+    /// Longest time for one question.
+    #[serde(default = "default_timeout")]
+    pub timeout: Period,
     /// Relative error of its watts in percent.
     #[serde(default = "default_error_percent")]
     pub error_percent: u32,
@@ -109,8 +117,8 @@ fn default_program() -> PathBuf {
     PathBuf::from("ipmitool")
 }
 
-const fn default_timeout_ms() -> u64 {
-    15_000
+const fn default_timeout() -> Period {
+    Period::new(Duration::from_secs(15))
 }
 
 /// DCMI 1.5 states no accuracy; makers do between 2 and 10 %.
@@ -119,15 +127,17 @@ const fn default_error_percent() -> u32 {
 }
 
 impl IpmiConfig {
-    /// The controller of `host`, or of this machine, on the usual terms.
-    pub fn new(host: Option<&str>) -> Self {
+    /// The controller of `host`, or of this machine, with everything else left out.
+    pub fn at(host: Option<&str>) -> Self {
         Self {
             host: host.map(ToOwned::to_owned),
+            user: None,
+            password: None,
             port: default_port(),
             cipher_suite: None,
             privilege: Privilege::default(),
             program: default_program(),
-            timeout_ms: default_timeout_ms(),
+            timeout: default_timeout(),
             error_percent: default_error_percent(),
         }
     }
@@ -149,7 +159,8 @@ impl Ipmi {
     ///
     /// # Errors
     /// [`DeviceError::Config`] if the host or the password can't be used.
-    pub fn new(config: &IpmiConfig, credentials: Option<Credentials>) -> Result<Self, DeviceError> {
+    pub fn new(config: IpmiConfig) -> Result<Self, DeviceError> {
+        let credentials = Credentials::read(config.user.as_deref(), config.password.as_ref())?;
         let wrong = |what: &str| Err(DeviceError::Config(what.to_owned()));
         if config.host.as_ref().is_some_and(|h| h.is_empty() || h.starts_with('-')) {
             return wrong("the host of an IPMI device has to be a name or an address");
@@ -157,20 +168,24 @@ impl Ipmi {
         if credentials.as_ref().is_some_and(|c| c.user.starts_with('-') || c.user.len() > 16) {
             return wrong("the user of an IPMI device has at most 16 characters and begins with none of -");
         }
-        if credentials.as_ref().is_some_and(|c| c.password().len() > LONGEST_PASSWORD || c.password().contains('\0')) {
+        if credentials
+            .as_ref()
+            .map(|c| c.password.reveal())
+            .is_some_and(|p| p.len() > LONGEST_PASSWORD || p.contains('\0'))
+        {
             return wrong("the password of an IPMI device has at most 20 characters");
         }
         let device = config.host.as_ref().map_or_else(|| "/dev/ipmi0".to_owned(), |h| format!("{h}:{}", config.port));
-        let reach = reach(config, credentials.as_ref());
-        Ok(Self { device, config: config.clone(), credentials, reach, no_dcmi: false })
+        let reach = reach(&config, credentials.as_ref());
+        Ok(Self { device, config, credentials, reach, no_dcmi: false })
     }
 
     /// Asks one question; the output, or what was wrong.
     async fn ask(&self, question: &[&str]) -> Result<String, (Option<Complaint>, DeviceError)> {
         let arguments: Vec<String> =
             self.reach.iter().cloned().chain(question.iter().map(|word| (*word).to_owned())).collect();
-        let limit = Duration::from_millis(self.config.timeout_ms);
-        let password = self.credentials.as_ref().map(Credentials::password);
+        let limit = self.config.timeout.get();
+        let password = self.credentials.as_ref().map(|c| c.password.reveal());
         let asked = question.join(" ");
         let device = self.device.clone();
         let ran = match tool::run(&self.config.program, &arguments, password, limit).await {
@@ -228,7 +243,7 @@ impl Ipmi {
                     let origin = Origin {
                         at: clock::now(),
                         accuracy: Ratio::from_percent(self.config.error_percent),
-                        resolution: 1.0,
+                        step: Step::Known(1.0),
                         source: "DCMI Get Power Reading",
                     };
                     let watts = text::dcmi_watts(&output);

@@ -16,6 +16,7 @@ pub use registers::{Function, Kind, Preset, Register, WordOrder};
 
 use crate::driver::{Answer, Driver, Switch};
 use crate::error::DeviceError;
+use crate::period::Period;
 use crate::quantity::{Origin, Unit};
 use crate::report::{Feed, Identity, OutletId, PowerState, Report};
 
@@ -41,9 +42,9 @@ pub struct ModbusConfig {
     /// requests needs 0.
     #[serde(default)]
     pub gap: Option<u16>,
-    /// Longest time for one request, ms.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
+    /// Longest time for one request.
+    #[serde(default = "default_timeout")]
+    pub timeout: Period,
     /// Relative error of the meter in percent: its class (IEC 62053).
     #[serde(default = "default_error_percent")]
     pub error_percent: u32,
@@ -57,8 +58,8 @@ const fn default_unit() -> u8 {
     1
 }
 
-const fn default_timeout_ms() -> u64 {
-    2_000
+const fn default_timeout() -> Period {
+    Period::new(Duration::from_secs(2))
 }
 
 const fn default_error_percent() -> u32 {
@@ -66,8 +67,8 @@ const fn default_error_percent() -> u32 {
 }
 
 impl ModbusConfig {
-    /// A meter of a known kind on the usual terms.
-    pub fn new(host: &str, preset: Preset) -> Self {
+    /// A meter of a known kind with everything else left out.
+    pub fn at(host: &str, preset: Preset) -> Self {
         Self {
             host: host.to_owned(),
             port: default_port(),
@@ -75,9 +76,20 @@ impl ModbusConfig {
             preset: Some(preset),
             registers: Vec::new(),
             gap: None,
-            timeout_ms: default_timeout_ms(),
+            timeout: default_timeout(),
             error_percent: default_error_percent(),
         }
+    }
+
+    /// Looks for what serde can't see.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        if self.preset.is_none() && self.registers.is_empty() {
+            return Err("a meter needs a preset or registers".to_owned());
+        }
+        self.registers.iter().find_map(Register::problem).map_or(Ok(()), Err)
     }
 }
 
@@ -96,15 +108,10 @@ impl Modbus {
     ///
     /// # Errors
     /// [`DeviceError::Config`] if there is nothing to read, or a register can't be.
-    pub fn new(config: &ModbusConfig) -> Result<Self, DeviceError> {
+    pub fn new(config: ModbusConfig) -> Result<Self, DeviceError> {
+        config.check().map_err(DeviceError::Config)?;
         let mut registers = config.preset.map(Preset::registers).unwrap_or_default();
         registers.extend(config.registers.iter().cloned());
-        if registers.is_empty() {
-            return Err(DeviceError::Config(format!("the meter {} has neither preset nor registers", config.host)));
-        }
-        if let Some(problem) = registers.iter().find_map(Register::problem) {
-            return Err(DeviceError::Config(format!("the meter {}: {problem}", config.host)));
-        }
         let gap = config.gap.or(config.preset.map(Preset::gap)).unwrap_or(0);
         Ok(Self {
             device: format!("{}:{}", config.host, config.port),
@@ -136,7 +143,7 @@ impl Modbus {
                     let origin = Origin {
                         at,
                         accuracy: Ratio::from_percent(self.config.error_percent),
-                        resolution: register.kind.step(value) * register.scale.abs(),
+                        step: register.step(),
                         source: source(register.unit),
                     };
                     register.unit.put(place(&mut report, register.phase.as_deref()), value * register.scale, &origin);
@@ -155,7 +162,7 @@ impl Modbus {
         from: u16,
         count: u16,
     ) -> Result<Result<Vec<u16>, ExceptionCode>, DeviceError> {
-        let limit = Duration::from_millis(self.config.timeout_ms);
+        let limit = self.config.timeout.get();
         let Ok(outcome) = tokio::time::timeout(limit, self.request_unbounded(function, from, count)).await else {
             return Err(DeviceError::Timeout {
                 device: self.device.clone(),

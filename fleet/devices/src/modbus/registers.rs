@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::Unit;
+use crate::quantity::{Step, Unit};
 
 /// A request carries no more registers (Modbus Application Protocol 1.1b3, 6.3 and 6.4).
 const MOST_AT_ONCE: u32 = 125;
@@ -122,15 +122,6 @@ impl Kind {
         };
         value.filter(|v| v.is_finite())
     }
-
-    /// The step of the number as it stands in the registers; floats have seven digits.
-    pub(crate) fn step(self, value: f64) -> f64 {
-        match self {
-            Self::F32 => value.abs() * 1e-7,
-            Self::F64 => 0.0,
-            _ => 1.0,
-        }
-    }
 }
 
 impl Register {
@@ -143,6 +134,14 @@ impl Register {
     pub(crate) fn value(&self, from: u16, registers: &[u16]) -> Option<f64> {
         let offset = usize::from(self.address.checked_sub(from)?);
         self.kind.decode(registers.get(offset..)?, self.words)
+    }
+
+    /// The step of its value, in its unit.
+    pub(crate) fn step(&self) -> Step {
+        match self.kind {
+            Kind::F32 | Kind::F64 => Step::Digits(self.scale.abs()),
+            _ => Step::Known(self.scale.abs()),
+        }
     }
 
     /// Whether it can be read at all.

@@ -13,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 
+use crate::credentials::Credentials;
 use crate::error::DeviceError;
-use crate::http::{Credentials, Judge};
+use crate::http::Judge;
 use crate::mqtt::device::{Memory, MqttDevice, Send};
 use crate::mqtt::packet::{self, Packet};
 

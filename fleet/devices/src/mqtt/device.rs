@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::driver::Switch;
 use crate::plug::{self, ACCURACY, Number, Word};
-use crate::quantity::{Origin, Unit, step_of};
-use crate::report::{Feed, Figure, Outlet, OutletId, PowerState, Report};
+use crate::quantity::{Origin, Step, Unit};
+use crate::report::{Feed, Outlet, OutletId, PowerState, Report};
 
 /// Seconds without power in a cycle, long enough for power supplies to run empty.
 const CYCLE_S: u32 = 5;
@@ -318,7 +318,16 @@ impl Memory {
             }
         };
         if let Some(value) = document.as_f64() {
-            unit.put(&mut outlet.feed, value, &Origin { at, accuracy: ACCURACY, resolution: step_of(value), source });
+            unit.put(
+                &mut outlet.feed,
+                value,
+                &Origin {
+                    at,
+                    accuracy: ACCURACY,
+                    step: if unit == Unit::WattMinute { Step::Known(1.0) } else { Step::Digits(1.0) },
+                    source,
+                },
+            );
         }
     }
 
@@ -369,7 +378,7 @@ impl Memory {
 
     /// Whether watts and every state were told at `since` or later.
     pub(crate) fn is_complete_since(&self, since: Moment) -> bool {
-        let watts = |feed: &Feed| feed.power.is_some_and(|p| p.at.mono >= since.mono);
+        let watts = |feed: &Feed| feed.power.as_ref().is_some_and(|p| p.at.mono >= since.mono);
         let states = (0..self.outlets.len()).all(|i| self.state_since(i, since).is_some());
         states && (watts(&self.total) || self.outlets.iter().any(|o| watts(&o.feed)))
     }
@@ -421,15 +430,13 @@ impl Held {
 }
 
 fn fresh(feed: &Feed, is_fresh: impl Fn(Moment) -> bool) -> Feed {
-    fn keep<T: Copy>(figure: Option<Figure<T>>, is_fresh: impl Fn(Moment) -> bool) -> Option<Figure<T>> {
-        figure.filter(|f| is_fresh(f.at))
-    }
-    Feed {
-        power: keep(feed.power, &is_fresh),
-        energy: keep(feed.energy, &is_fresh),
-        current_ma: keep(feed.current_ma, &is_fresh),
-        voltage_mv: keep(feed.voltage_mv, &is_fresh),
-    }
+    let mut feed = feed.clone();
+    feed.power.take_if(|f| !is_fresh(f.at));
+    feed.energy.take_if(|f| !is_fresh(f.at));
+    feed.energy_step.take_if(|_| feed.energy.is_none());
+    feed.current_ma.take_if(|f| !is_fresh(f.at));
+    feed.voltage_mv.take_if(|f| !is_fresh(f.at));
+    feed
 }
 
 /// Whether a message says that the device is gone (`Some(true)`) or there (`Some(false)`).

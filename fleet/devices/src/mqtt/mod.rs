@@ -21,11 +21,14 @@ use tokio_rustls::TlsConnector;
 
 pub use device::{Command, Generic, Gone, MqttDevice, On};
 
+use crate::credentials::Credentials;
 use crate::driver::{Answer, Driver, Switch};
 use crate::error::DeviceError;
-use crate::http::{Credentials, Fingerprint, Judge};
+use crate::http::{Fingerprint, Judge};
 use crate::mqtt::broker::{Broker, Shared, State};
+use crate::period::Period;
 use crate::report::{Identity, OutletId, PowerState, Report};
+use crate::secret::SecretSource;
 
 /// How many messages may wait to be sent.
 const OUTBOX: usize = 16;
@@ -42,6 +45,12 @@ pub struct MqttConfig {
     /// TCP port; without one, 8883 with TLS and 1883 without.
     #[serde(default)]
     pub port: Option<u16>,
+    /// The user. Nobody if left out.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The user's password.
+    #[serde(default)]
+    pub password: Option<SecretSource>,
     /// Whether to speak TLS.
     #[serde(default)]
     pub tls: bool,
@@ -56,35 +65,37 @@ pub struct MqttConfig {
     pub plain_password: bool,
     /// The device.
     pub device: MqttDevice,
-    /// What was heard longer ago is absent, s. Tasmota tells every 300 s by itself.
-    #[serde(default = "default_stale_s")]
-    pub stale_s: u64,
-    /// Longest time for connecting, or for a command to be answered, ms.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
+    /// What was heard longer ago is absent. Tasmota tells every 5 minutes by itself.
+    #[serde(default = "default_heard_within")]
+    pub heard_within: Period,
+    /// Longest time for connecting, or for a command to be answered.
+    #[serde(default = "default_timeout")]
+    pub timeout: Period,
 }
 
-const fn default_stale_s() -> u64 {
-    660
+const fn default_heard_within() -> Period {
+    Period::new(Duration::from_secs(660))
 }
 
-const fn default_timeout_ms() -> u64 {
-    5_000
+const fn default_timeout() -> Period {
+    Period::new(Duration::from_secs(5))
 }
 
 impl MqttConfig {
-    /// A device behind the broker at `host` on the usual terms.
-    pub fn new(host: &str, device: MqttDevice) -> Self {
+    /// A device behind the broker at `host` with everything else left out.
+    pub fn at(host: &str, device: MqttDevice) -> Self {
         Self {
             host: host.to_owned(),
             port: None,
+            user: None,
+            password: None,
             tls: false,
             ca_file: None,
             fingerprint: None,
             plain_password: false,
             device,
-            stale_s: default_stale_s(),
-            timeout_ms: default_timeout_ms(),
+            heard_within: default_heard_within(),
+            timeout: default_timeout(),
         }
     }
 }
@@ -114,7 +125,8 @@ impl Mqtt {
     ///
     /// # Errors
     /// [`DeviceError::Config`] if the trust, a topic, or the way of the password can't be used.
-    pub fn new(config: &MqttConfig, credentials: Option<Credentials>) -> Result<Self, DeviceError> {
+    pub fn new(config: MqttConfig) -> Result<Self, DeviceError> {
+        let credentials = Credentials::read(config.user.as_deref(), config.password.as_ref())?;
         let port = config.port.unwrap_or(if config.tls { 8883 } else { 1883 });
         let name = format!("{}:{port}", config.host);
         if let Some(problem) = config.device.problem() {
@@ -131,11 +143,11 @@ impl Mqtt {
             .map_err(|_| DeviceError::Config("the system gives no random numbers".to_owned()))?;
         // Brokers throw out the older of two clients with the same name.
         let own = random.iter().fold("ebbtide-".to_owned(), |own, byte| format!("{own}{byte:02x}"));
-        Ok(Self { name, own, config: config.clone(), credentials, judge, listener: None, number: 0 })
+        Ok(Self { name, own, config, credentials, judge, listener: None, number: 0 })
     }
 
     const fn timeout(&self) -> Duration {
-        Duration::from_millis(self.config.timeout_ms)
+        self.config.timeout.get()
     }
 
     /// The listener, connected.
@@ -197,7 +209,7 @@ impl Mqtt {
         let asked = clock::now();
         self.number += 1;
         let questions = self.config.device.ask(&self.own, self.number);
-        let (limit, stale) = (self.timeout(), Duration::from_secs(self.config.stale_s));
+        let (limit, stale) = (self.timeout(), self.config.heard_within.get());
         let device = self.config.device.clone();
         let listener = self.listener().await?;
         if questions.is_empty() {
@@ -253,7 +265,7 @@ impl Mqtt {
         let is_generic = matches!(self.config.device, MqttDevice::Generic(_));
         self.number += 1;
         let questions = self.config.device.ask(&self.own, self.number);
-        let stale = Duration::from_secs(self.config.stale_s);
+        let stale = self.config.heard_within.get();
         let device = self.config.device.clone();
         let listener = self.listener().await?;
         for question in questions {

@@ -3,7 +3,7 @@
 //! At 0 a message is delivered once or not at all: right for readings, which are soon followed by newer ones, and for
 //! commands, which must never be carried out later than they were meant.
 
-use crate::http::Credentials;
+use crate::credentials::Credentials;
 
 /// A message is no larger; devices send a few hundred bytes.
 const LARGEST: usize = 256 << 10;
@@ -36,7 +36,7 @@ pub(crate) fn connect(client: &str, credentials: Option<&Credentials>, keep_aliv
     body.extend(field(client.as_bytes())?);
     if let Some(credentials) = credentials {
         body.extend(field(credentials.user.as_bytes())?);
-        body.extend(field(credentials.password().as_bytes())?);
+        body.extend(field(credentials.password.reveal().as_bytes())?);
     }
     packet(0x10, &body)
 }
@@ -127,11 +127,13 @@ fn packet(kind: u8, body: &[u8]) -> Option<Vec<u8>> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
     use proptest::prelude::*;
 
     #[test]
     fn packets_are_those_of_the_standard() {
-        let got = connect("a", Some(&Credentials::new("u", "p")), 60).unwrap();
+        let credentials = Credentials { user: "u".to_owned(), password: Secret::new("p") };
+        let got = connect("a", Some(&credentials), 60).unwrap();
         assert_eq!(got, [0x10, 19, 0, 4, b'M', b'Q', b'T', b'T', 4, 0xC2, 0, 60, 0, 1, b'a', 0, 1, b'u', 0, 1, b'p']);
         assert_eq!(subscribe(&["t".to_owned()]).unwrap(), [0x82, 6, 0, 1, 0, 1, b't', 0]);
         assert_eq!(parse(&[0x20, 2, 0, 5]), Ok(Some((Packet::Connected(5), 4))));

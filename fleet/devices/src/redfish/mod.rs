@@ -20,7 +20,6 @@ pub use config::{Login, RedfishConfig};
 
 use crate::driver::{Answer, Driver, Switch};
 use crate::error::DeviceError;
-use crate::http::Credentials;
 use crate::redfish::layout::Layout;
 use crate::redfish::parse::Action;
 use crate::redfish::reading::Reader;
@@ -44,9 +43,9 @@ impl Redfish {
     /// A driver for the service that is configured. Opens no connection.
     ///
     /// # Errors
-    /// [`DeviceError::Config`] if the URL, the trust or the way of the password can't be used.
-    pub fn new(config: &RedfishConfig, credentials: Option<Credentials>) -> Result<Self, DeviceError> {
-        Ok(Self { service: Service::new(config, credentials)?, config: config.clone(), layout: None })
+    /// [`DeviceError::Config`] if the URL, the trust, the password or its way can't be used.
+    pub fn new(config: RedfishConfig) -> Result<Self, DeviceError> {
+        Ok(Self { service: Service::new(&config)?, config, layout: None })
     }
 
     /// What the service consists of; looked for if that is not known, or was long ago.

@@ -10,7 +10,7 @@ use ebbtide_runtime::clock::{self, Moment};
 use serde_json::Value;
 
 use crate::error::DeviceError;
-use crate::quantity::{Origin, Unit, step_of};
+use crate::quantity::{Origin, Step, Unit};
 use crate::redfish::layout::{Chassis, Pdu};
 use crate::redfish::parse::{self, Excerpt};
 use crate::redfish::service::{Document, Service};
@@ -138,7 +138,7 @@ impl Reader<'_> {
         let accuracy =
             accuracy.map_or(self.accuracy, |percent| Ratio::from_ppm((percent * 1e4).clamp(0.0, 1e6) as u32));
         // What is no figure stays absent.
-        unit.put(feed, value, &Origin { at, accuracy, resolution: step_of(value), source });
+        unit.put(feed, value, &Origin { at, accuracy, step: Step::Digits(1.0), source });
     }
 
     /// A PDU with its phases and outlets, put into the report; behind a service with several, each is a phase.

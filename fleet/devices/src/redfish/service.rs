@@ -4,8 +4,9 @@ use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION}
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::credentials::Credentials;
 use crate::error::DeviceError;
-use crate::http::{Answered, Client, Credentials, basic, usable_json};
+use crate::http::{Answered, Client, basic, usable_json};
 use crate::redfish::config::{Login, RedfishConfig};
 use crate::redfish::parse;
 
@@ -36,8 +37,9 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(config: &RedfishConfig, credentials: Option<Credentials>) -> Result<Self, DeviceError> {
-        let client = Client::new(&config.access, credentials.is_some())?;
+    pub(crate) fn new(config: &RedfishConfig) -> Result<Self, DeviceError> {
+        let credentials = Credentials::read(config.user.as_deref(), config.password.as_ref())?;
+        let client = Client::new(&config.access(), credentials.is_some())?;
         Ok(Self { client, credentials, login: config.login, session: None })
     }
 
@@ -128,7 +130,7 @@ impl Service {
         let told = root.get("Links").and_then(|links| parse::link(links, "Sessions"));
         let told = told.and_then(|path| self.client.address().path_of(path));
         let sessions = told.unwrap_or_else(|| format!("{ROOT}SessionService/Sessions"));
-        let body = json!({"UserName": credentials.user, "Password": credentials.password()});
+        let body = json!({"UserName": credentials.user, "Password": credentials.password.reveal()});
         let answer = self.client.send(&Method::POST, &sessions, &HeaderMap::new(), Some(&body)).await?;
         match answer.status {
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => return Ok(None),
