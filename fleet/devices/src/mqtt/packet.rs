@@ -64,6 +64,10 @@ pub(crate) fn publish(topic: &str, payload: &[u8]) -> Option<Vec<u8>> {
 /// If the bytes can't be MQTT from a broker, or the packet is too large.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Packet, usize)>, &'static str> {
     let Some((&kind, rest)) = bytes.split_first() else { return Ok(None) };
+    // Only PUBLISH has flags of its own; PUBREL has a fixed one (2.2.2).
+    if !matches!((kind >> 4, kind & 0xF), (3, _) | (6, 2) | (_, 0)) {
+        return Err("this is no MQTT from a broker");
+    }
     let Some((length, digits)) = remaining(rest)? else { return Ok(None) };
     if length > LARGEST {
         return Err("a message is too large");
