@@ -252,7 +252,8 @@ impl Ipmi {
                     }
                 }
                 Err((Some(Complaint::Unsupported), _)) => self.no_dcmi = true,
-                Err((Some(Complaint::Refused), error)) => report.missing.push(error.to_string()),
+                // The user was let in a moment ago, so what is denied is this question.
+                Err((Some(Complaint::Refused | Complaint::Denied), error)) => report.missing.push(error.to_string()),
                 Err((_, error)) => return Err(error),
             }
         }

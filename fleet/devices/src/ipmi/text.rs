@@ -60,30 +60,28 @@ pub(crate) enum Complaint {
     Refused,
 }
 
+/// The lines of an error output that are about the question: with `-v` others come before them.
+fn about_it(stderr: &str) -> impl Iterator<Item = &str> {
+    const BEFORE: [&str; 4] =
+        ["Loading IANA PEN", "Running Get ", "Invalid completion code received", "Discovered IPMB address"];
+    let lines = stderr.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.filter(|line| !BEFORE.iter().any(|b| line.starts_with(b)))
+}
+
 /// Sorts an error output.
 pub(crate) fn complaint(stderr: &str) -> Complaint {
-    let says = |phrases: &[&str]| phrases.iter().any(|p| stderr.contains(p));
+    let says = |phrases: &[&str]| about_it(stderr).any(|line| phrases.iter().any(|p| line.contains(p)));
     if says(&[
         "unauthorized name",
         "HMAC is invalid",
-        "Invalid integrity check value",
-        "invalid role",
-        "Insufficient privilege",
-        "insufficient privilege",
-        "invalid user name",
+        "nvalid role",
+        "nsufficient privilege",
         "Set Session Privilege Level",
     ]) {
         Complaint::Denied
-    } else if says(&["Invalid command", "(0xc1)", "(c1)", "DCMI request failed", "Unsupported"]) {
+    } else if says(&["Invalid command"]) {
         Complaint::Unsupported
-    } else if says(&[
-        "Unable to establish",
-        "Could not open",
-        "Address lookup",
-        "timeout",
-        "Unable to open",
-        "No response",
-    ]) {
+    } else if says(&["Unable to establish", "Could not open", "Address lookup"]) {
         Complaint::Silent
     } else {
         Complaint::Refused
@@ -92,7 +90,7 @@ pub(crate) fn complaint(stderr: &str) -> Complaint {
 
 /// The lines that say something to people, shortened.
 pub(crate) fn gist(stderr: &str) -> String {
-    let mut lines: Vec<&str> = stderr.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let mut lines: Vec<&str> = about_it(stderr).collect();
     // the last ones are the outcome
     let from = lines.len().saturating_sub(2);
     let gist = lines.split_off(from).join("; ");
@@ -135,6 +133,26 @@ mod tests {
         assert_eq!(power_state(&status("off")), PowerState::Off);
         assert_eq!(power_state(&status("unknown")), PowerState::Unknown);
         assert_eq!(power_state("Power Overload : off\n"), PowerState::Unknown);
+    }
+
+    #[test]
+    fn complaints_are_told_apart() {
+        let after = |line: &str| {
+            format!(
+                "Loading IANA PEN Registry...\nInvalid completion code received: Invalid command\nDiscovered IPMB address 0x0\n{line}\n"
+            )
+        };
+        let session = "> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session";
+        for (line, expected) in [
+            (session, Complaint::Denied),
+            ("Error: Unable to establish IPMI v2 / RMCP+ session", Complaint::Silent),
+            ("DCMI request failed because: Invalid command (c1)", Complaint::Unsupported),
+            ("DCMI request failed because: Insufficient privilege level (d4)", Complaint::Denied),
+            ("Set Chassis Power Control to Cycle failed: Command not supported in present state", Complaint::Refused),
+        ] {
+            assert_eq!(complaint(&after(line)), expected, "{line}");
+        }
+        assert_eq!(gist(&after("It failed")), "It failed");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use ebbtide_proto::Ratio;
 use ebbtide_runtime::clock;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio_modbus::client::{Context, Reader, tcp};
-use tokio_modbus::prelude::{ExceptionCode, Slave};
+use tokio_modbus::client::{Client, Context, tcp};
+use tokio_modbus::prelude::{ExceptionCode, Request, Response, Slave};
 
 pub use registers::{Function, Kind, Preset, Register, WordOrder};
 
@@ -195,10 +195,17 @@ impl Modbus {
                     tcp::attach_slave(stream, Slave(self.config.unit))
                 }
             };
-            let answer = match function {
-                Function::Input => open.read_input_registers(from, count).await,
-                Function::Holding => open.read_holding_registers(from, count).await,
+            let request = match function {
+                Function::Input => Request::ReadInputRegisters(from, count),
+                Function::Holding => Request::ReadHoldingRegisters(from, count),
             };
+            // Not by the methods for each function: they take the length of an answer on trust.
+            let answer = open.call(request).await.map(|answer| {
+                answer.map(|response| match response {
+                    Response::ReadInputRegisters(told) | Response::ReadHoldingRegisters(told) => told,
+                    _ => Vec::new(),
+                })
+            });
             match answer {
                 Ok(Ok(told)) if told.len() != usize::from(count) => {
                     return Err(DeviceError::Nonsense {

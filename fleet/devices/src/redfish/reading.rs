@@ -183,7 +183,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// All outlets in one request; none if the service promises more than it does.
+    /// All outlets in one request; none if the service promises more than it does and sends mere links.
     async fn expanded(&mut self, pdu: &Pdu) -> Result<Vec<Value>, DeviceError> {
         let Some(path) = &pdu.collection else { return Ok(Vec::new()) };
         let answer = match self.service.get(&format!("{path}?$expand=.")).await {
@@ -195,7 +195,7 @@ impl Reader<'_> {
             Some(Value::Array(members)) => members,
             _ => Vec::new(),
         };
-        Ok(members.into_iter().filter(|m| m.get("PowerState").is_some()).collect())
+        Ok(members.into_iter().filter(|m| m.as_object().is_some_and(|m| m.len() > 1)).collect())
     }
 
     /// The lines of a mains circuit that has several.

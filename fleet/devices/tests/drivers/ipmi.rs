@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use ebbtide_devices::ipmi::{CipherSuite, Ipmi, IpmiConfig};
+use ebbtide_devices::ipmi::{CipherSuite, Ipmi, IpmiConfig, Privilege};
 use ebbtide_devices::{DeviceError, Driver, OutletId, Period, PowerState, SecretSource, Switch};
 
 use crate::peers::{Peer, free_udp_port, program, python, script, secret};
@@ -75,7 +75,13 @@ async fn a_machine_behind_ipmi_sim_is_switched_and_comes_back() {
     let system = OutletId::new("system");
     let report = bmc.read().await.unwrap();
     assert_eq!((report.outlets[0].state, report.total.is_empty()), (PowerState::On, true));
-    assert!(report.missing.iter().any(|m| m.contains("no DCMI")), "{:?}", report.missing);
+    assert!(report.missing[0].contains("Insufficient privilege"), "{:?}", report.missing);
+    let config = controller(port, "reader", &password, CipherSuite::Sha1);
+    let mut as_admin = Ipmi::new(IpmiConfig { privilege: Privilege::Administrator, ..config }).unwrap();
+    for _ in 0..2 {
+        let report = as_admin.read().await.unwrap();
+        assert!(report.missing[0].contains("knows no DCMI"), "{:?}", report.missing);
+    }
     for (to, state) in [(Switch::Off, PowerState::Off), (Switch::Off, PowerState::Off), (Switch::On, PowerState::On)] {
         bmc.switch(&system, to).await.unwrap();
         until_state(&mut bmc, &system, state).await;

@@ -41,6 +41,8 @@ async fn until_report(driver: &mut Mqtt, is_wanted: impl Fn(&Report) -> bool) ->
             return report;
         }
         assert!(clock::now().since(start) < Duration::from_secs(30), "{report:?}");
+        // lets the listener have this thread
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -59,7 +61,8 @@ async fn plugs_behind_mosquitto_are_read_and_switched_until_they_are_gone() {
         let mut plug = Peer::start(Command::new(&python).arg(script("mqtt_plug.py")).args([&port.to_string(), kind]));
         let (mut driver, one) = (Mqtt::new(config(port, device)).unwrap(), OutletId::new("1"));
         let report = until_report(&mut driver, |r| r.total.power.is_some() && r.total.energy.is_some()).await;
-        assert_eq!((watts(&report.total), kwh(&report.total)), (Some(power), Some(energy)), "{kind}");
+        assert_eq!(watts(&report.total), Some(power), "{kind}");
+        assert!((kwh(&report.total).unwrap() - energy).abs() < 1e-9, "{kind} {report:?}");
         until_state(&mut driver, &one, PowerState::On).await;
         driver.switch(&one, Switch::Off).await.unwrap();
         until_state(&mut driver, &one, PowerState::Off).await;
@@ -197,8 +200,8 @@ async fn faulty(answer: &'static [u8]) -> (u16, Tasks) {
         let mut kept = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await?;
-            let mut request = [0; 64];
-            stream.read(&mut request).await?;
+            let mut first = [0; 2];
+            stream.read_exact(&mut first).await?;
             stream.write_all(answer).await?;
             kept.push(stream);
         }
