@@ -2,22 +2,30 @@
 //!
 //! `report` has the words (a [`Report`] is what a device says at one time), `driver` what each kind of device can do,
 //! `error` what goes wrong, `config` what the configuration says, with `secret` and `period`. `snmp`, `command` and
-//! `wol` are each one kind of device. A driver talks to one device and knows neither nodes nor policies; it never
-//! guesses: what a device doesn't say is absent, and a state it doesn't tell is [`PowerState::Unknown`].
+//! `wol` are each one kind of device. Around any driver, `poll` reads it all the time, `energy` makes energy of what it
+//! tells, and `switching` makes sure that a command was carried out.
+//!
+//! A driver talks to one device and knows neither nodes nor policies; it never guesses: what a device doesn't say is
+//! absent, and a state it doesn't tell is [`PowerState::Unknown`].
 
 pub mod command;
 pub mod config;
 pub mod driver;
+pub mod energy;
 pub mod error;
 pub mod period;
+pub mod poll;
 pub mod report;
 pub mod secret;
 pub mod snmp;
+pub mod switching;
 pub mod wol;
 
 pub use config::{DeviceConfig, Devices, open};
 pub use driver::{Answer, Driver, Switch};
 pub use error::DeviceError;
 pub use period::Period;
+pub use poll::{Device, Latest, Poller};
 pub use report::{Feed, Figure, Identity, Outlet, OutletId, PowerState, Report};
 pub use secret::{Secret, SecretSource};
+pub use switching::{Agent, Limits, Outcome, Verdict};
