@@ -14,8 +14,8 @@ use crate::secret::Secret;
 
 /// More output than this is not about power.
 const LONGEST: u64 = 1024 * 1024;
-/// As much of stderr is kept.
-const LONGEST_REASON: u64 = 4096;
+/// As much of the end of stderr is kept.
+const LONGEST_REASON: usize = 4096;
 
 /// A program with its environment and limits.
 pub(super) struct Program {
@@ -70,7 +70,7 @@ impl Program {
         let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let work = async {
-            let (output, reason) = tokio::join!(bounded(stdout, LONGEST), bounded(stderr, LONGEST_REASON));
+            let (output, reason) = tokio::join!(bounded(stdout, LONGEST), end(stderr));
             let output = output.ok_or(Ended::TooMuch)?;
             let status = child.wait().await.map_err(Ended::Lost)?;
             Ok::<_, Ended>((status, output, reason))
@@ -91,14 +91,14 @@ impl Program {
             Ok(Err(Ended::Lost(error))) => Err(DeviceError::Unreachable { device, why: error.to_string() }),
             Ok(Ok((status, output, _))) if status.success() => Ok(output),
             Ok(Ok((status, _, reason))) => {
-                Err(DeviceError::Refused { device, asked, why: self.reason(status, reason) })
+                Err(DeviceError::Refused { device, asked, why: self.reason(status, &reason) })
             }
         }
     }
 
-    fn reason(&self, status: std::process::ExitStatus, stderr: Option<Vec<u8>>) -> String {
-        let text = stderr.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-        let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it said nothing on stderr");
+    fn reason(&self, status: std::process::ExitStatus, stderr: &[u8]) -> String {
+        let text = String::from_utf8_lossy(stderr);
+        let line = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or("it said nothing on stderr");
         let line: String = line.chars().filter(|c| !c.is_control()).take(200).collect();
         let line = self.secrets.iter().fold(line, |line, (_, secret)| secret.redact(&line));
         format!("{status}: {line}")
@@ -124,4 +124,16 @@ async fn bounded(from: Option<impl AsyncRead + Unpin>, most: u64) -> Option<Vec<
     let mut bytes = Vec::new();
     let read = from?.take(most + 1).read_to_end(&mut bytes).await.ok()?;
     u64::try_from(read).is_ok_and(|n| n <= most).then_some(bytes)
+}
+
+/// The end of what `from` gives. All of it is read, so that nobody who writes more is held up.
+async fn end(from: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(mut from) = from else { return kept };
+    let mut buffer = [0; LONGEST_REASON];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        kept.drain(..kept.len().saturating_sub(LONGEST_REASON));
+    }
+    kept
 }

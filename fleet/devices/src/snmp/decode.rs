@@ -98,17 +98,17 @@ impl<'a> Decoder<'a> {
     /// The outlets of a table, in the device's order.
     pub fn places(&self, table: &OutletTable) -> Vec<Place> {
         let mut addresses = BTreeSet::new();
-        let own = table.id.iter().chain(&table.name).chain(table.state.as_ref().map(|s| &s.column));
-        for column in own {
-            addresses.extend(self.tree.rows(&self.oid(column)).filter_map(|(row, _)| table.index.address(row)));
-        }
+        let mut collect = |column: &Column, index: &Index| {
+            addresses.extend(self.tree.rows(&self.oid(column)).filter_map(|(row, _)| index.address(row)));
+        };
+        table.id.iter().chain(&table.name).for_each(|c| collect(c, &table.index));
+        table.state.iter().for_each(|s| collect(&s.column, s.index.as_ref().unwrap_or(&table.index)));
         for (_, measure) in table.feed.ways() {
-            let index = measure.index.as_ref().unwrap_or(&table.index);
-            addresses.extend(self.tree.rows(&self.oid(&measure.column)).filter_map(|(row, _)| index.address(row)));
+            collect(&measure.column, measure.index.as_ref().unwrap_or(&table.index));
         }
-        let exists = |address: &Vec<u32>| match (&table.state, self.state_code(table, address)) {
-            (Some(column), Some(code)) => !column.no_outlet.iter().any(|&n| i128::from(n) == code),
-            _ => true,
+        let exists = |address: &Vec<u32>| match self.state_code(table, address) {
+            Some((column, code)) => !column.no_outlet.iter().any(|&n| i128::from(n) == code),
+            None => true,
         };
         let place = |address: Vec<u32>| {
             let own = table.id.as_ref().and_then(|c| self.at(c, &table.index, &address)?.text());
@@ -119,10 +119,7 @@ impl<'a> Decoder<'a> {
 
     /// How the outlet at `address` stands.
     pub fn state(&self, table: &OutletTable, address: &[u32]) -> PowerState {
-        match (&table.state, self.state_code(table, address)) {
-            (Some(column), Some(code)) => meaning(column, code),
-            _ => PowerState::Unknown,
-        }
+        self.state_code(table, address).map_or(PowerState::Unknown, |(column, code)| meaning(column, code))
     }
 
     /// Objects of which the figures and states in this tree were made: those to be read again.
@@ -144,12 +141,20 @@ impl<'a> Decoder<'a> {
         }
         if let Some(table) = self.outlet_table() {
             feed(&table.feed, &table.index);
-            if let Some(state) = &table.state {
+            for state in &table.state {
                 let column = self.oid(&state.column);
-                objects.extend(self.tree.rows(&column).map(|(row, _)| column.join(row)));
+                let index = state.index.as_ref().unwrap_or(&table.index);
+                let rows = self.tree.rows(&column).filter(|(row, _)| index.address(row).is_some());
+                objects.extend(rows.map(|(row, _)| column.join(row)));
             }
         }
         objects.into_iter().collect()
+    }
+
+    /// The objects that tell how an outlet stands.
+    pub fn state_objects(&self, table: &OutletTable, address: &[u32]) -> Vec<Oid> {
+        let object = |s: &StateColumn| self.object(&s.column, s.index.as_ref().unwrap_or(&table.index), address);
+        table.state.iter().filter_map(object).filter(|o| self.tree.get(o).is_some()).collect()
     }
 
     /// The object of a column in the row of an outlet.
@@ -165,11 +170,14 @@ impl<'a> Decoder<'a> {
         self.tree.get(&self.object(column, index, address)?)
     }
 
-    fn state_code(&self, table: &OutletTable, address: &[u32]) -> Option<i128> {
-        match self.at(&table.state.as_ref()?.column, &table.index, address)?.number()? {
-            (code, 0) => Some(code),
-            _ => None,
-        }
+    fn state_code<'t>(&self, table: &'t OutletTable, address: &[u32]) -> Option<(&'t StateColumn, i128)> {
+        table.state.iter().find_map(|state| {
+            let index = state.index.as_ref().unwrap_or(&table.index);
+            match self.at(&state.column, index, address)?.number()? {
+                (code, 0) => Some((state, code)),
+                _ => None,
+            }
+        })
     }
 
     fn outlet(&self, table: &OutletTable, place: Place, feed: Feed) -> Outlet {
@@ -179,7 +187,7 @@ impl<'a> Decoder<'a> {
             // A device that doesn't have the object says nothing against it.
             code.is_none_or(|(code, _)| flag.yes.iter().any(|&y| i128::from(y) == code))
         });
-        let stands = table.state.is_none() || self.state_code(table, address).is_some();
+        let stands = table.state.is_empty() || self.state_code(table, address).is_some();
         Outlet {
             name: table.name.as_ref().and_then(|c| self.at(c, &table.index, address)?.text()),
             state: self.state(table, address),

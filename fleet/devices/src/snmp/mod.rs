@@ -90,7 +90,7 @@ impl SnmpPdu {
             Err(_) => Err(DeviceError::Timeout {
                 device: self.session.address().to_owned(),
                 after: deadline,
-                hint: "it answers, but too slowly for all its tables; set a longer deadline".to_owned(),
+                hint: "it is too slow for all that was asked; set a longer deadline".to_owned(),
             }),
         }
     }
@@ -112,8 +112,9 @@ impl SnmpPdu {
             return Ok(known.decoder(&known.tree, known.looked_over).report());
         }
         let known = self.known()?;
-        let mut objects = vec![Oid::new(SYS_UP_TIME)];
-        objects.extend(known.changing.iter().cloned());
+        let mut objects = known.changing.clone();
+        // Only if it was there: SNMPv1 refuses all for one that isn't.
+        objects.extend(known.up_time.map(|_| Oid::new(SYS_UP_TIME)));
         let answer = match self.session.get(&objects).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -144,13 +145,12 @@ impl SnmpPdu {
         self.know().await?;
         let known = self.known()?;
         let (table, place) = known.outlet(self.session.address(), outlet)?;
-        let Some(state) = &table.state else { return Ok(PowerState::Unknown) };
-        let decoder = known.decoder(&known.tree, known.looked_over);
-        let Some(object) = decoder.object(&state.column, &table.index, &place.address) else {
+        let objects = known.decoder(&known.tree, known.looked_over).state_objects(table, &place.address);
+        if objects.is_empty() {
             return Ok(PowerState::Unknown);
-        };
+        }
         let (table, address) = (table.clone(), place.address.clone());
-        let answer = self.session.get(&[object]).await?;
+        let answer = self.session.get(&objects).await?;
         let known = self.known()?;
         Ok(known.decoder(&answer, clock::now()).state(&table, &address))
     }

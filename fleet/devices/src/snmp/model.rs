@@ -159,9 +159,9 @@ pub struct OutletTable {
     /// Which rows are meant.
     #[serde(default)]
     pub index: Index,
-    /// How they stand.
+    /// How they stand: by the first of these that has a row for the outlet.
     #[serde(default)]
-    pub state: Option<StateColumn>,
+    pub state: Vec<StateColumn>,
     /// Whether they can be switched, where not all can.
     #[serde(default)]
     pub switchable: Option<FlagColumn>,
@@ -179,6 +179,9 @@ pub struct OutletTable {
 pub struct StateColumn {
     /// Where it is.
     pub column: Column,
+    /// Which rows are meant, if not those of the table.
+    #[serde(default)]
+    pub index: Option<Index>,
     /// On.
     pub on: Vec<i64>,
     /// Off.

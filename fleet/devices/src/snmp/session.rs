@@ -39,7 +39,9 @@ impl Session {
     /// Reads the secrets; connects to nothing yet.
     pub(crate) fn new(config: &SnmpPduConfig) -> Result<Self, DeviceError> {
         let (auth, write_auth, hint) = match config.version {
-            Version::V3 => (usm(config)?, None, "is it on, is the address right, does it speak SNMPv3?"),
+            Version::V3 => {
+                (usm(config)?, None, "is it on, is the address right, does it know this user with these passwords?")
+            }
             version => {
                 let of = |source: &SecretSource| secret(source).map(|s| community(version, &s));
                 let read =
@@ -90,9 +92,8 @@ impl Session {
     /// All rows of a column.
     pub(crate) async fn walk(&mut self, column: &Oid) -> Result<Tree, DeviceError> {
         let client = self.reader().await?;
-        let mut options = WalkOptions::default();
-        options.max_repetitions = ROWS;
-        options.result_limit = Some(LONGEST_COLUMN);
+        let options =
+            WalkOptions { max_repetitions: ROWS, result_limit: Some(LONGEST_COLUMN), ..WalkOptions::default() };
         let walk = client.walk_with(async_snmp::Oid::from_slice(column.arcs()), options);
         let rows = match walk {
             Ok(walk) => walk.collect().await,
