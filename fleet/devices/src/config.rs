@@ -289,6 +289,65 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_has_its_keys_and_no_others() {
+        let kinds = [
+            r#"kind = "redfish"
+url = "https://bmc1"
+user = "reader"
+password = { env = "BMC" }
+login = "basic"
+system = "1""#,
+            r#"kind = "ipmi"
+host = "bmc1"
+cipher-suite = 3
+privilege = "user""#,
+            r#"kind = "modbus"
+host = "meter1"
+preset = "eastron-sdm630"
+registers = [{ function = "holding", address = 40, type = "u32", words = "little", scale = 0.1, unit = "kWh", phase = "L1" }]"#,
+            r#"kind = "mqtt"
+host = "broker"
+device = { tasmota = { topic = "plug1", relays = 2 } }
+heard-within = "5m""#,
+            r#"kind = "mqtt"
+host = "broker"
+[device.device.generic]
+numbers."home/meter" = [{ pointer = "/p", scale = 1000, unit = "W" }]
+state = { topic = "home/relay", word = { on = "ON", off = "OFF" } }
+command = { topic = "home/relay/set", on = "ON", off = "OFF" }
+gone = { topic = "home/status", word = "offline" }"#,
+            r#"kind = "http-json"
+url = "http://pdu1"
+device = "netio""#,
+            r#"kind = "http-json"
+url = "http://meter1"
+[device.device.generic]
+path = "/status"
+numbers = [{ pointer = "/emeters/0/power", unit = "W" }]
+state = { pointer = "/on", on = true, off = false }
+on = { path = "/relay", body = { on = true } }
+off = { path = "/relay?off" }"#,
+        ];
+        for kind in kinds {
+            let text = format!("[[device]]\nname = \"x\"\n{kind}");
+            let devices = read(&text).unwrap();
+            let again = read(&toml::to_string(&devices).unwrap()).unwrap();
+            assert_eq!(again, devices, "what is written out can be read");
+            let strange = text.replacen("url =", "ulr =", 1).replacen("host =", "hots =", 1);
+            assert!(read(&strange).unwrap_err().contains("unknown key"), "{strange}");
+        }
+        for strange in [
+            "kind = \"mqtt\"\nhost = \"b\"\ndevice = { tasmota = { topic = \"p\", relay = 2 } }",
+            "kind = \"mqtt\"\nhost = \"b\"\n[device.device.generic]\nnumbers.t = [{ pointr = \"/p\", unit = \"W\" }]",
+            "kind = \"http-json\"\nurl = \"http://b\"\ndevice = { shelly2 = { relays = 1 } }",
+            "kind = \"modbus\"\nhost = \"m\"\nregisters = [{ address = 1, type = \"u16\", unit = \"W\", skale = 2 }]",
+            "kind = \"modbus\"\nhost = \"m\"\nregisters = [{ address = 1, type = \"u16\", unit = \"VA\" }]",
+        ] {
+            assert!(read(&format!("[[device]]\nname = \"x\"\n{strange}")).is_err(), "{strange}");
+        }
+    }
+
+    #[test]
     fn a_secret_that_is_missing_is_a_clear_error() {
         let devices = read(
             "[[device]]\nname = \"rack3\"\nkind = \"snmp-pdu\"\naddress = \"a\"\ncommunity = { file = \"/nonexistent/pdu\" }",

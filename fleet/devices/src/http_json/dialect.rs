@@ -18,7 +18,7 @@ const NETIO_ACCURACY: Ratio = Ratio::from_percent(1);
 
 /// A kind of device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Dialect {
     /// Netio PowerBOX, PowerPDU, PowerCable (JSON M2M API).
     Netio,

@@ -16,7 +16,8 @@ use tokio_rustls::TlsConnector;
 use crate::credentials::Credentials;
 use crate::error::DeviceError;
 use crate::http::Judge;
-use crate::mqtt::device::{Memory, MqttDevice, Send};
+use crate::mqtt::device::{MqttDevice, Send};
+use crate::mqtt::memory::Memory;
 use crate::mqtt::packet::{self, Packet};
 
 /// The broker takes a listener that is silent for one and a half of this for gone, and so do we.

@@ -1,11 +1,12 @@
 //! Plugs and meters behind an MQTT broker: Tasmota, Shelly of both generations, and anything that tells numbers.
 //!
-//! `packet` is the protocol, as far as a listener needs it; `broker` keeps the connection; `device` knows topics and
-//! messages. What was heard is kept with its time: what is stale, retained by the broker (so of unknown age), or from a
+//! `packet` is the protocol, as far as a listener needs it; `broker` keeps the connection; `device` knows topics
+//! and commands; `memory` what messages mean. What was heard is kept with its time: what is stale, retained by the broker (so of unknown age), or from a
 //! device whose last will was published is absent.
 
 mod broker;
 mod device;
+mod memory;
 mod packet;
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
-pub use device::{Command, Generic, Gone, MqttDevice, On};
+pub use device::{Command, Generic, Gone, MqttDevice, State as GenericState};
 
 use crate::credentials::Credentials;
 use crate::driver::{Answer, Driver, Switch};

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ebbtide_devices::http::Fingerprint;
-use ebbtide_devices::mqtt::{self, Generic, Gone, Mqtt, MqttConfig, MqttDevice, On};
+use ebbtide_devices::mqtt::{self, Generic, GenericState, Gone, Mqtt, MqttConfig, MqttDevice};
 use ebbtide_devices::plug::{Number, Word};
 use ebbtide_devices::quantity::Unit;
 use ebbtide_devices::{DeviceError, Driver, OutletId, Period, PowerState, Report, Switch};
@@ -85,8 +85,8 @@ fn generic() -> MqttDevice {
     let number = Number { pointer: "/p".to_owned(), scale: 1000.0, unit: Unit::Watt };
     let word = Word { pointer: String::new(), on: json!("ON"), off: json!("OFF") };
     MqttDevice::Generic(Box::new(Generic {
-        numbers: vec![On { topic: on("home/meter"), what: number }],
-        state: Some(On { topic: on("home/relay"), what: word }),
+        numbers: [(on("home/meter"), vec![number])].into(),
+        state: Some(GenericState { topic: on("home/relay"), word }),
         command: Some(mqtt::Command { topic: on("home/relay"), on: "ON".to_owned(), off: "OFF".to_owned() }),
         gone: Some(Gone { topic: on("home/status"), word: "bye".to_owned() }),
     }))
