@@ -6,5 +6,6 @@
 mod agent;
 mod closed_loop;
 mod faults;
+mod models;
 #[path = "../support/rack.rs"]
 mod rack;
