@@ -1,5 +1,6 @@
 //! What a device says at one time. What it doesn't say, says is absent, or can't mean, is not there: never 0.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use ebbtide_runtime::clock::Moment;
 use serde::{Deserialize, Serialize};
 
 /// One figure of a device, with when and how well it is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure<T> {
     /// The figure, in its unit.
     pub value: T,
@@ -17,7 +18,8 @@ pub struct Figure<T> {
     /// Largest relative error that the device's resolution, accuracy class and sampling allow.
     pub error: Ratio,
     /// Where in the device it was read, as its protocol names it: `rPDU2DeviceStatusPower`, `EnvironmentMetrics`.
-    pub source: &'static str,
+    /// Owned where the operator described the device.
+    pub source: Cow<'static, str>,
 }
 
 /// Figures of one conductor: a whole device, a phase or an outlet.
@@ -27,6 +29,9 @@ pub struct Feed {
     pub power: Option<Figure<Power>>,
     /// The device's own counter of energy. It may start over; `ebbtide_runtime::counter` makes energy of it.
     pub energy: Option<Figure<Energy>>,
+    /// The least by which that counter moves, where that is known. 0.1 kWh is usual, which is a minute of 6 kW: too
+    /// coarse to see what a machine draws.
+    pub energy_step: Option<Energy>,
     /// Current, RMS, in mA.
     pub current_ma: Option<Figure<u32>>,
     /// Voltage, RMS, in mV.
