@@ -3,8 +3,13 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-const FILES: [&str; 4] =
-    ["ebbtide/v1/common.proto", "ebbtide/v1/telemetry.proto", "ebbtide/v1/enrolment.proto", "ebbtide/v1/fleet.proto"];
+const FILES: [&str; 5] = [
+    "ebbtide/v1/common.proto",
+    "ebbtide/v1/telemetry.proto",
+    "ebbtide/v1/enrolment.proto",
+    "ebbtide/v1/fleet.proto",
+    "ebbtide/v1/device.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {
