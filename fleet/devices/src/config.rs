@@ -4,7 +4,7 @@
 //! Keys that every device has are here; those of a kind are in the module of that kind. Messages name the device and
 //! the key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +90,29 @@ pub fn open(config: &DeviceConfig) -> Result<Box<dyn Driver>, DeviceError> {
     })
 }
 
+impl Devices {
+    /// These devices, which may use these models besides those that Ebbtide knows.
+    ///
+    /// # Errors
+    /// If two devices have the same name, or a model isn't sound.
+    pub fn new(mut device: Vec<DeviceConfig>, pdu_model: Vec<PduModel>) -> Result<Self, String> {
+        for model in &pdu_model {
+            model.check().map_err(|e| e.to_string())?;
+        }
+        let models: Arc<[PduModel]> = pdu_model.clone().into();
+        let mut names = BTreeSet::new();
+        for config in &mut device {
+            if !names.insert(config.name.clone()) {
+                return Err(format!("there are two devices named {:?}", config.name));
+            }
+            if let Kind::SnmpPdu(snmp) = &mut config.kind {
+                snmp.models = models.clone();
+            }
+        }
+        Ok(Self { device, pdu_model })
+    }
+}
+
 impl DeviceConfig {
     /// A device with everything else left out.
     pub fn new(name: &str, kind: Kind) -> Self {
@@ -161,21 +184,8 @@ impl<'de> Deserialize<'de> for Devices {
             #[serde(default)]
             pdu_model: Vec<PduModel>,
         }
-        let File { mut device, pdu_model } = File::deserialize(deserializer)?;
-        for model in &pdu_model {
-            model.check().map_err(D::Error::custom)?;
-        }
-        let models: Arc<[PduModel]> = pdu_model.clone().into();
-        let mut names = std::collections::BTreeSet::new();
-        for config in &mut device {
-            if !names.insert(config.name.clone()) {
-                return Err(D::Error::custom(format!("there are two devices named {:?}", config.name)));
-            }
-            if let Kind::SnmpPdu(snmp) = &mut config.kind {
-                snmp.models = models.clone();
-            }
-        }
-        Ok(Self { device, pdu_model })
+        let File { device, pdu_model } = File::deserialize(deserializer)?;
+        Self::new(device, pdu_model).map_err(D::Error::custom)
     }
 }
 
