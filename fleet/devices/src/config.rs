@@ -258,6 +258,19 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_manual_are_right() {
+        let manual = include_str!("../../../docs/devices.md");
+        let examples: Vec<_> = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(examples.len() >= 5);
+        for example in examples {
+            read(example).unwrap_or_else(|e| panic!("{e}:\n{example}"));
+        }
+        for model in crate::snmp::model::known() {
+            assert!(manual.contains(model.vendor.as_str()), "{} is not in the manual", model.name);
+        }
+    }
+
+    #[test]
     fn messages_name_the_device_and_the_key() {
         let wrong = |keys: &str| read(&format!("[[device]]\nname = \"rack3\"\n{keys}")).unwrap_err();
         let snmp = |keys: &str| wrong(&format!("kind = \"snmp-pdu\"\naddress = \"a\"\n{keys}"));

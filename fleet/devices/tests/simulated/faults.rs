@@ -82,6 +82,20 @@ async fn a_device_that_is_off_does_not_fill_the_log() {
 }
 
 #[tokio::test]
+async fn requests_keep_their_distance() {
+    let mut tasks = Tasks::new();
+    let address = crate::agent::start(&mut tasks, "public", Arc::new(Rack::new(&[50]))).await;
+    let mut config = impatient(&address);
+    config.gap = Period::new(Duration::from_millis(20));
+    let mut pdu = SnmpPdu::new(config).unwrap();
+    let before = clock::now();
+    pdu.read().await.unwrap();
+    // The model of this device has 25 tables at least, and each is one request.
+    assert!(clock::now().since(before) >= Duration::from_millis(20 * 25));
+    crate::agent::stop(tasks).await;
+}
+
+#[tokio::test]
 async fn a_wrong_community_is_silence() {
     let mut tasks = Tasks::new();
     let address = crate::agent::start(&mut tasks, "s3cret", Arc::new(Rack::new(&[50]))).await;
