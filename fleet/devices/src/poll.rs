@@ -242,7 +242,7 @@ impl Poller {
     /// None: what the device does is in what it says last.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut stop = pin!(shutdown.requested());
-        loop {
+        'polling: loop {
             let now = clock::now();
             let (due, stale) = (self.polling.due_in(now), self.polling.stale_in(now));
             tokio::select! {
@@ -259,7 +259,7 @@ impl Poller {
             let (report, identity) = loop {
                 let stale = self.polling.stale_in(clock::now());
                 tokio::select! {
-                    () = &mut stop => return Ok(()),
+                    () = &mut stop => break 'polling,
                     answer = &mut reading => break answer,
                     () = sleep_if(stale) => {
                         let latest = Arc::new(self.polling.latest(clock::now()));
