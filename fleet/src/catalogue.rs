@@ -59,6 +59,10 @@ impl Catalogue {
              CREATE TABLE IF NOT EXISTS token (
                  id TEXT PRIMARY KEY, hash BLOB NOT NULL, node TEXT NOT NULL, expires_ms INTEGER NOT NULL,
                  created_by TEXT NOT NULL, used_by TEXT NOT NULL DEFAULT '', used_ms INTEGER NOT NULL DEFAULT 0) STRICT;
+             CREATE TABLE IF NOT EXISTS wake (
+                 node TEXT NOT NULL, at_ms INTEGER NOT NULL, who TEXT NOT NULL, proven INTEGER NOT NULL,
+                 path TEXT NOT NULL, boot_ms INTEGER NOT NULL, boot_uj INTEGER, why TEXT NOT NULL,
+                 PRIMARY KEY (node, at_ms)) STRICT;
              CREATE TABLE IF NOT EXISTS audit (
                  at_ms INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL) STRICT;",
         )?;
@@ -186,6 +190,61 @@ impl Catalogue {
         }
         change.commit()?;
         Ok(gone)
+    }
+}
+
+impl Catalogue {
+    /// Notes who did what.
+    ///
+    /// # Errors
+    /// If the file can't be used.
+    pub fn audit(&self, now_ms: u64, who: &str, what: &str) -> Result<(), CatalogueError> {
+        Ok(note(&self.db(), now_ms, who, what)?)
+    }
+
+    /// Keeps how a test of a node's wake path ended.
+    ///
+    /// # Errors
+    /// If the file can't be used.
+    pub fn keep_wake(&self, wake: &v1::Wake) -> Result<(), CatalogueError> {
+        self.db().execute(
+            "INSERT OR REPLACE INTO wake VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            params![
+                wake.node,
+                sql(wake.at_ms),
+                wake.by,
+                wake.proven,
+                wake.path,
+                sql(wake.boot_ms),
+                wake.boot_uj.map(sql),
+                wake.why
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// How the last test of each node's wake path ended, by node.
+    ///
+    /// # Errors
+    /// If the file can't be used.
+    pub fn wakes(&self) -> Result<Vec<v1::Wake>, CatalogueError> {
+        let db = self.db();
+        let mut rows = db.prepare(
+            "SELECT node, max(at_ms), who, proven, path, boot_ms, boot_uj, why FROM wake GROUP BY node ORDER BY node",
+        )?;
+        let rows = rows.query_map([], |row| {
+            Ok(v1::Wake {
+                node: row.get(0)?,
+                at_ms: row.get::<_, i64>(1)?.unsigned_abs(),
+                by: row.get(2)?,
+                proven: row.get(3)?,
+                path: row.get(4)?,
+                boot_ms: row.get::<_, i64>(5)?.unsigned_abs(),
+                boot_uj: row.get::<_, Option<i64>>(6)?.map(i64::unsigned_abs),
+                why: row.get(7)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 

@@ -1,12 +1,17 @@
 //! What the operator may set: one file of TOML, the most common also as flags.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ebbtide_devices::snmp::model::PduModel;
+use ebbtide_devices::{DeviceConfig, Devices};
+use ebbtide_proto::NodeId;
 use ebbtide_proto::identity::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::power::{FeedConfig, Place};
 use crate::store;
 
 /// The file. All keys are optional; those that are left out have the values of `--dump-config`.
@@ -35,6 +40,15 @@ pub struct Config {
     /// Where measurements are sent on to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remote_write: Vec<RemoteWrite>,
+    /// PDUs, BMCs and meters; [devices.md](devices.md) has the keys of each kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device: Vec<DeviceConfig>,
+    /// PDUs that are not known by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pdu_model: Vec<PduModel>,
+    /// Which outlets and BMC belong to which node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub feed: Vec<FeedConfig>,
     /// What is logged: error, warn, info, debug, trace, or directives such as "info,ebbtide_fleet=debug".
     pub log_level: String,
 }
@@ -121,6 +135,9 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             retention: Retention::default(),
             remote_write: Vec::new(),
+            device: Vec::new(),
+            pdu_model: Vec::new(),
+            feed: Vec::new(),
             log_level: "info".to_owned(),
         }
     }
@@ -204,6 +221,14 @@ impl Config {
         Ok(config)
     }
 
+    /// The devices, with the PDU models that they may be.
+    ///
+    /// # Errors
+    /// If two have the same name, or a model makes no sense.
+    pub fn devices(&self) -> Result<Devices, String> {
+        Devices::new(self.device.clone(), self.pdu_model.clone())
+    }
+
     /// All keys with their values.
     pub fn dump(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_default()
@@ -239,6 +264,28 @@ impl Config {
         if order.contains(&0) || !order.is_sorted() {
             let (why, fix) = ("has finer steps kept longer than coarser ones, or 0 days".into(), "let the days rise");
             return Err(ConfigError::Conflict { key: "retention", why, fix });
+        }
+        self.devices().map_err(|why| ConfigError::Conflict { key: "device", why, fix: "see docs/devices.md" })?;
+        let mut fed = BTreeSet::new();
+        for feed in &self.feed {
+            if let Err(error) = NodeId::new(&feed.node) {
+                let (why, fix) = (format!("names a node that can't be: {error}"), "use the name that `ebbtide nodes` shows");
+                return Err(ConfigError::Conflict { key: "feed", why, fix });
+            }
+            let known = |place: &Place| self.device.iter().any(|device| device.name == place.device);
+            if let Some(place) = feed.places().find(|place| !known(place)) {
+                let (why, fix) =
+                    (format!("of {} names {place}, and there is no device {:?}", feed.node, place.device), "add a [[device]] of that name");
+                return Err(ConfigError::Conflict { key: "feed", why, fix });
+            }
+            let mut own: BTreeSet<String> = feed.outlets.iter().map(Place::to_string).collect();
+            own.extend(feed.bmc.clone());
+            own.insert(format!("node {}", feed.node));
+            if let Some(twice) = own.intersection(&fed).next() {
+                let (why, fix) = (format!("has {twice} twice"), "let each outlet feed one node");
+                return Err(ConfigError::Conflict { key: "feed", why, fix });
+            }
+            fed.extend(own);
         }
         for remote in &self.remote_write {
             if !(remote.url.starts_with("http://") || remote.url.starts_with("https://")) {

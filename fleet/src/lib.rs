@@ -1,6 +1,7 @@
 //! The Ebbtide fleet daemon: keeps what agents measure and says where a fleet's energy goes.
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
+//! `power` is the hardware: what devices tell goes to nodes as their wall power, and to `api` and `export`.
 
 pub mod api;
 pub mod args;
@@ -15,6 +16,7 @@ pub mod ingest;
 pub mod live;
 pub mod pki;
 pub mod plot;
+pub mod power;
 pub mod query;
 pub mod serve;
 pub mod store;

@@ -1,9 +1,11 @@
-//! gRPC: telemetry for agents, questions for operators, enrolment of nodes. Who may call what is decided here.
+//! gRPC: telemetry for agents, questions for operators, enrolment of nodes, power hardware. Who may call what is decided here.
 
+mod devices;
 mod enrolment;
 mod fleet;
 mod telemetry;
 
+pub use devices::DevicesService;
 pub use enrolment::EnrolmentService;
 pub use fleet::FleetService;
 pub use telemetry::{Ingest, TelemetryService};

@@ -208,6 +208,11 @@ impl Live {
         Some(look(&entry))
     }
 
+    /// Whether a node's agent is connected, and when it was heard last, in milliseconds since 1970.
+    pub fn heard(&self, node: &NodeId) -> Option<(bool, u64)> {
+        self.one(node, |entry| (entry.presence.connected.is_some(), entry.presence.heard_ms))
+    }
+
     /// How many agents are connected.
     pub fn connected(&self) -> usize {
         let mut n = 0;
