@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ebbtide_devices::{Agent, Feed, Latest, Limits, OutletId, PowerState, SecretSource, Switch, Verdict};
+use ebbtide_devices::{Agent, Feed, Latest, Limits, OutletId, PowerState, Switch, Verdict};
 use ebbtide_proto::identity::Role;
 use ebbtide_proto::v1::devices_server::Devices;
 use ebbtide_proto::{NodeId, v1};
@@ -35,20 +35,22 @@ pub struct DevicesService {
     catalogue: Catalogue,
     trust: Trust,
     acting: Arc<Semaphore>,
+    tests: mpsc::Sender<wake::Order>,
     stop: Shutdown,
 }
 
 impl DevicesService {
-    /// Reads and switches the devices of `rack`.
+    /// Reads and switches the devices of `rack`; `tests` takes orders for tests of waking.
     pub fn new(
         rack: Arc<Rack>,
         live: Arc<Live>,
         history: Arc<Mutex<History>>,
         catalogue: Catalogue,
         trust: Trust,
+        tests: mpsc::Sender<wake::Order>,
         stop: Shutdown,
     ) -> Self {
-        Self { rack, live, history, catalogue, trust, acting: Arc::new(Semaphore::new(AT_A_TIME)), stop }
+        Self { rack, live, history, catalogue, trust, acting: Arc::new(Semaphore::new(AT_A_TIME)), tests, stop }
     }
 
     fn audit(&self, who: &str, what: &str) -> Result<(), Status> {
@@ -144,8 +146,7 @@ impl Devices for DevicesService {
         }
         let _turn = self.acting.try_acquire().map_err(|_| busy())?;
         self.audit(&caller.name, &format!("scans {host}"))?;
-        let community = if request.community.is_empty() { "public" } else { &request.community };
-        let found = scan::scan(host, SecretSource::plain(community)).await;
+        let found = scan::scan(host).await;
         Ok(Response::new(v1::ScanHostResponse { found }))
     }
 
@@ -171,31 +172,14 @@ impl Devices for DevicesService {
         let caller = self.trust.allow(&request, Role::Operator)?;
         let request = request.into_inner();
         let node = NodeId::new(&request.node).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let turn = Arc::clone(&self.acting).try_acquire_owned().map_err(|_| busy())?;
         self.audit(&caller.name, &format!("tests whether {node} can be woken"))?;
         let deadline = within(request.deadline_ms, Duration::from_secs(600));
-        let (rack, live, catalogue) = (Arc::clone(&self.rack), Arc::clone(&self.live), self.catalogue.clone());
-        let (send, steps) = mpsc::channel(64);
-        let at_ms = || clock::now().wall / 1_000_000;
-        // whoever asked may go away: a machine that was shut down is woken all the same
-        let test = async move {
-            let _turn = turn;
-            let told = send.clone();
-            let mut tell = move |text: String| {
-                tracing::info!("test of waking: {text}");
-                // nobody may be listening any more
-                drop(told.try_send(Ok(v1::WakeStep { at_ms: at_ms(), text, wake: None })));
-            };
-            let test = wake::Test { rack: &rack, live: &live, node: &node, deadline, by: &caller.name };
-            let wake = test.run(&mut tell).await;
-            if let Err(error) = catalogue.keep_wake(&wake) {
-                tracing::error!("the outcome of a test of waking {node} can't be kept: {error}");
-            }
-            let text = if wake.proven { "proven".to_owned() } else { wake.why.clone() };
-            drop(send.send(Ok(v1::WakeStep { at_ms: at_ms(), text, wake: Some(wake) })).await);
-        };
-        ebbtide_runtime::tasks::detached("test of waking", test);
-        Ok(Response::new(Box::pin(ReceiverStream::new(steps))))
+        let (tell, steps) = mpsc::channel(64);
+        let order = wake::Order { node, deadline, by: caller.name, tell };
+        self.tests.try_send(order).map_err(|_| {
+            Status::resource_exhausted("a test of waking runs, and there is one at a time; try again when it is done")
+        })?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(steps).map(Ok))))
     }
 
     async fn list_wakes(&self, request: Request<v1::ListWakesRequest>) -> Answer<v1::ListWakesResponse> {

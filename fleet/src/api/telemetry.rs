@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::peer;
 use crate::ingest::{Counts, Limits, Outcome, Reason, Refusal, Safe, Session, Submitter};
 use crate::live::Live;
+use crate::power::{Rack, Walls};
 use crate::store::Store;
 
 /// Messages that wait to be sent to an agent. Acks are cumulative, so one would do.
@@ -38,6 +39,8 @@ pub struct Ingest {
     pub limits: Limits,
     /// Connections at present.
     pub open: AtomicU64,
+    /// What nodes draw at the wall.
+    pub rack: Arc<Rack>,
     /// Time to stop.
     pub stop: Shutdown,
 }
@@ -162,6 +165,7 @@ async fn talk(
         Outcome::Reply(welcome) => send(&out, welcome).await?,
         _ => return Err(Status::invalid_argument("the first message has to be Hello")),
     }
+    let mut walls = session.0.wants_wall().and_then(|node| ingest.rack.wall_of(node));
     let (tell, mut safe) = watch::channel(Safe::default());
     let mut told = 0;
     let mut last_seq = 0;
@@ -183,6 +187,10 @@ async fn talk(
                     told = state.seq;
                     send(&out, session.0.ack(told)).await?;
                 }
+                continue;
+            }
+            wall = next_wall(&mut walls) => {
+                send(&out, wall).await?;
                 continue;
             }
             () = ingest.stop.requested() => return Err(Status::unavailable("the fleet daemon stops")),
@@ -211,6 +219,25 @@ async fn talk(
                 return Ok(());
             }
         }
+    }
+}
+
+/// The next reading of what the node draws; never, if nothing is known to feed it.
+async fn next_wall(walls: &mut Option<Walls>) -> v1::FleetMessage {
+    match walls {
+        Some(walls) => {
+            let wall = walls.next().await;
+            let age = clock::now().since_with_sleep(wall.at);
+            let wall = v1::Wall {
+                energy_uj: wall.energy.uj(),
+                power_uw: wall.power.uw(),
+                age_ms: u32::try_from(age.as_millis()).unwrap_or(u32::MAX),
+                error_ppm: wall.error.ppm(),
+                source: wall.source,
+            };
+            v1::FleetMessage { kind: Some(v1::fleet_message::Kind::Wall(wall)) }
+        }
+        None => std::future::pending().await,
     }
 }
 

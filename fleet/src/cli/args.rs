@@ -1,6 +1,7 @@
 //! What may be said on the command line, and the help to it.
 
 mod admin;
+mod device;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap_complete::Shell;
 use ebbtide_proto::v1;
 
 pub(super) use self::admin::{ContextArgs, ContextVerb, Folder, Issue, PkiArgs, PkiVerb, TokenArgs, TokenVerb};
+pub(super) use self::device::{DeviceArgs, DeviceVerb, To};
 use super::when::{Length, When};
 
 /// Shows where a fleet's electricity goes
@@ -211,6 +213,8 @@ Examples:
   ebbtide status
   ebbtide status -o json | jq .commit_p99_us")]
     Status,
+    /// Read and switch power hardware: PDUs, BMCs, meters; find and prove what wakes nodes
+    Device(DeviceArgs),
     /// Make, list and revoke join tokens, by which nodes get their certificates
     Token(TokenArgs),
     /// Say which fleets there are, and which one is meant

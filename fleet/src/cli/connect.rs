@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ebbtide_proto::v1;
+use ebbtide_proto::v1::devices_client::DevicesClient;
 use ebbtide_proto::v1::enrolment_client::EnrolmentClient;
 use ebbtide_proto::v1::fleet_client::FleetClient;
 use hyper_util::rt::TokioIo;
@@ -28,12 +29,13 @@ const MAX_ANSWER: usize = 64 << 20;
 /// A connection to a fleet daemon.
 pub(super) struct Fleet {
     client: FleetClient<Channel>,
+    devices: DevicesClient<Channel>,
     enrolment: EnrolmentClient<Channel>,
     /// Whom this is.
     pub target: Target,
     /// What the fleet showed, and how it speaks, if over TLS.
     pub secured: Option<Secured>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     notes: Notes,
 }
 
@@ -59,13 +61,19 @@ impl Fleet {
         let channel = tokio::time::timeout(timeout, speak(&target.address, notes.clone(), wire)).await;
         let channel = channel.map_err(|_| late())??;
         let client = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let devices = DevicesClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let enrolment = EnrolmentClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { client, enrolment, target, secured, timeout, notes })
+        Ok(Self { client, devices, enrolment, target, secured, timeout, notes })
     }
 
     /// The service of questions.
     pub(super) fn client(&self) -> FleetClient<Channel> {
         self.client.clone()
+    }
+
+    /// The service of power hardware.
+    pub(super) fn devices(&self) -> DevicesClient<Channel> {
+        self.devices.clone()
     }
 
     /// The service of join tokens.

@@ -90,6 +90,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Verb::Status => command::status::run(&fleet, &output).await,
             Verb::Top(args) => command::top::once(&fleet, &args, &output).await,
             Verb::Watch(args) => command::watch::run(&fleet, &args, &output).await,
+            Verb::Device(args) => command::device::run(&fleet, &args, &output).await,
             Verb::Token(args) => command::token::run(&fleet, &args, &output).await,
             Verb::Doctor | Verb::Pki(_) | Verb::Context(_) | Verb::Completion { .. } | Verb::Version => Ok(Exit::Ok),
         }

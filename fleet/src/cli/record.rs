@@ -66,10 +66,19 @@ pub(super) fn zone_kind(number: i32) -> String {
     v1::ZoneKind::try_from(number).ok().and_then(|k| word(k.as_str_name(), "ZONE_KIND_")).unwrap_or_default()
 }
 
+/// How an outlet stands as a word; empty if it is not said.
+pub(super) fn power_state(number: i32) -> String {
+    v1::PowerState::try_from(number).ok().and_then(|s| word(s.as_str_name(), "POWER_STATE_")).unwrap_or_default()
+}
+
 /// A field in another form than it has on the wire; `null` where that says that nothing is known.
 mod shown {
     pub(super) fn state(number: &i32) -> Option<String> {
         Some(super::state(*number)).filter(|word| !word.is_empty())
+    }
+
+    pub(super) fn power_state(number: &i32) -> Option<String> {
+        Some(super::power_state(*number)).filter(|word| !word.is_empty())
     }
 
     pub(super) fn quality(number: &i32) -> Option<String> {
@@ -142,6 +151,24 @@ records! {
     CreateTokenResponse { id, token, expires_ms }
     Token { id, node, expires_ms, created_by, used_by, used_ms as moment }
     ListTokensResponse { tokens }
+    Feed {
+        power_uw, power_error_ppm, power_ms as moment, energy_uj, energy_error_ppm, energy_gaps, current_ma, voltage_mv,
+        source
+    }
+    Phase { name, feed }
+    Outlet { id, name, state as power_state, switchable, feed, node }
+    Device {
+        name, kind, vendor, model, serial, firmware, total, phases, outlets, read_ms as moment, trouble, polls, errors,
+        missing
+    }
+    ListDevicesResponse { devices, now_ms }
+    SwitchOutletResponse { verdict, text, success, by_state, by_watts, by_agent, commands, took_ms }
+    Found { kind, what, config }
+    ScanHostResponse { found }
+    Suggestion { node, device, outlet, confidence_milli, configured, why }
+    SuggestFeedsResponse { suggestions, seen_ms }
+    Wake { node, at_ms as moment, proven, path, boot_ms, boot_uj, by, why }
+    ListWakesResponse { wakes }
 }
 
 /// A group's energy; `null` in buckets of which nothing is known.

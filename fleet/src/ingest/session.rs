@@ -99,6 +99,8 @@ struct Joined {
     stream: Stream,
     decoder: Decoder,
     numbers: Rejoined,
+    /// Its agent takes what it draws at the wall.
+    wall: bool,
     /// The last frame that came over this connection, or was here before.
     last_seq: u64,
     /// Refused for good and not told yet.
@@ -110,6 +112,11 @@ impl Session {
     /// A connection on which nothing was said yet.
     pub fn new(peer: Peer, limits: Limits, live: Arc<Live>, store: Store, counts: Arc<Counts>) -> Self {
         Self { peer, limits, live, store, counts, joined: None }
+    }
+
+    /// The node, if its agent wants to know what it draws at the wall.
+    pub fn wants_wall(&self) -> Option<&NodeId> {
+        self.joined.as_ref().filter(|joined| joined.wall).map(|joined| joined.claim.node())
     }
 
     /// The node, once it is known.
@@ -205,6 +212,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.joined = Some(Joined {
+            wall: hello.capabilities.iter().any(|capability| capability == "wall"),
             claim,
             spool: hello.spool_id,
             stream,

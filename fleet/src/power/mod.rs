@@ -10,13 +10,16 @@ pub mod scan;
 pub mod suggest;
 pub mod wake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use ebbtide_devices::config::Kind;
 use ebbtide_devices::poll::Poller;
 use ebbtide_devices::{Device, DeviceConfig, Devices, Latest, OutletId};
+use ebbtide_proto::NodeId;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{StreamExt as _, StreamMap};
 
 pub use self::feeds::{FeedConfig, Place, Wall};
 
@@ -90,9 +93,43 @@ impl Rack {
         self.devices.get(device).map(Device::latest)
     }
 
+    /// What a node draws, each time that one of its devices tells something new; `None` if nothing is known to feed it.
+    pub fn wall_of(self: &Arc<Self>, node: &NodeId) -> Option<Walls> {
+        let feed = self.feed(node.as_str())?;
+        let devices: BTreeSet<String> =
+            feed.outlets.iter().map(|place| place.device.clone()).chain(feed.bmc.clone()).collect();
+        let news = devices.into_iter().filter_map(|name| Some((WatchStream::new(self.devices.get(&name)?.watch()), name)));
+        let news: StreamMap<_, _> = news.map(|(news, name)| (name, news)).collect();
+        (!news.is_empty()).then(|| Walls { rack: Arc::clone(self), node: node.clone(), news, told: None })
+    }
+
     /// What a node draws at its outlets, or else at its BMC, if all that is needed for it is fresh.
     pub fn wall(&self, node: &str) -> Option<Wall> {
         self.feed(node)?.wall(|device| self.latest(device))
+    }
+}
+
+/// Readings of what one node draws.
+pub struct Walls {
+    rack: Arc<Rack>,
+    node: NodeId,
+    news: StreamMap<String, WatchStream<Arc<Latest>>>,
+    told: Option<Wall>,
+}
+
+impl Walls {
+    /// Waits for the next reading. Loses nothing if dropped before it returns.
+    pub async fn next(&mut self) -> Wall {
+        while self.news.next().await.is_some() {
+            if let Some(wall) = self.rack.wall(self.node.as_str())
+                && self.told.as_ref().is_none_or(|told| told.at != wall.at || told.energy != wall.energy)
+            {
+                self.told = Some(wall.clone());
+                return wall;
+            }
+        }
+        // the devices are not read any more
+        std::future::pending().await
     }
 }
 

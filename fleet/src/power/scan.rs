@@ -7,7 +7,7 @@ use ebbtide_devices::http_json::{Dialect, HttpJson, HttpJsonConfig};
 use ebbtide_devices::redfish::{Redfish, RedfishConfig};
 use ebbtide_devices::snmp::SnmpPdu;
 use ebbtide_devices::snmp::config::SnmpPduConfig;
-use ebbtide_devices::{DeviceError, Driver, Identity, SecretSource};
+use ebbtide_devices::{DeviceError, Driver, Identity};
 use ebbtide_proto::v1;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -17,15 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// An ASF presence ping over RMCP (DSP0136): class ASF, IANA 4542, message type 0x80.
 const PRESENCE_PING: [u8; 12] = [6, 0, 255, 6, 0, 0, 0x11, 0xbe, 0x80, 0, 0, 0];
 
-/// Asks `host`; `community` is tried for SNMP.
-pub async fn scan(host: &str, community: SecretSource) -> Vec<v1::Found> {
+/// Asks `host`.
+pub async fn scan(host: &str) -> Vec<v1::Found> {
     let (snmp, redfish, json, ipmi, modbus) =
-        tokio::join!(snmp(host, community), redfish(host), json(host), ipmi(host), modbus(host));
+        tokio::join!(snmp(host), redfish(host), json(host), ipmi(host), modbus(host));
     [snmp, redfish, json, ipmi, modbus].into_iter().flatten().collect()
 }
 
-async fn snmp(host: &str, community: SecretSource) -> Option<v1::Found> {
-    let config = SnmpPduConfig { community: Some(community), retries: 1, ..SnmpPduConfig::at(host) };
+/// With the community `public`, as PDUs come out of the box.
+async fn snmp(host: &str) -> Option<v1::Found> {
+    let config = SnmpPduConfig { retries: 1, ..SnmpPduConfig::at(host) };
     let mut driver = SnmpPdu::new(config).ok()?;
     let what = match timeout(PATIENCE, driver.identify()).await {
         Ok(Ok(identity)) => spoken(&identity, "a PDU"),

@@ -1,13 +1,17 @@
 //! Proves that a node can be woken: it is shut down, woken by the ways that are configured, and has to stream again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ebbtide_devices::{Agent, Device, Limits, PowerState, Switch, Verdict};
 use ebbtide_proto::{Energy, NodeId, v1};
 use ebbtide_runtime::clock::{self, Moment};
+use ebbtide_runtime::tasks::Shutdown;
+use tokio::sync::mpsc;
 
 use super::feeds::{FeedConfig, Place, SYSTEM};
 use super::Rack;
+use crate::catalogue::Catalogue;
 use crate::live::Live;
 
 /// Between two looks whether the agent speaks.
@@ -16,6 +20,52 @@ const LOOK: Duration = Duration::from_millis(500);
 const DARK: Duration = Duration::from_secs(10);
 /// Of the deadline, a way to wake gets at least this before the next is tried.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A test that somebody asked for.
+pub struct Order {
+    /// Of which node.
+    pub node: NodeId,
+    /// For the shutdown and for the boot, each.
+    pub deadline: Duration,
+    /// Who asked.
+    pub by: String,
+    /// Told of each step; the last has the outcome.
+    pub tell: mpsc::Sender<v1::WakeStep>,
+}
+
+/// Carries out tests, one after the other, until the stop. Whoever asked may go away: a machine that was shut down is
+/// woken all the same.
+///
+/// # Errors
+/// None.
+pub async fn tests(
+    mut orders: mpsc::Receiver<Order>,
+    rack: Arc<Rack>,
+    live: Arc<Live>,
+    catalogue: Catalogue,
+    stop: Shutdown,
+) -> anyhow::Result<()> {
+    loop {
+        let order = tokio::select! {
+            () = stop.requested() => return Ok(()),
+            order = orders.recv() => order,
+        };
+        let Some(Order { node, deadline, by, tell }) = order else { return Ok(()) };
+        let at_ms = || clock::now().wall / 1_000_000;
+        let mut step = |text: String| {
+            tracing::info!(%node, "test of waking: {text}");
+            // nobody may be listening any more
+            drop(tell.try_send(v1::WakeStep { at_ms: at_ms(), text, wake: None }));
+        };
+        let test = Test { rack: &rack, live: &live, node: &node, deadline, by: &by };
+        let wake = test.run(&mut step).await;
+        if let Err(error) = catalogue.keep_wake(&wake) {
+            tracing::error!(%node, "the outcome of a test of waking can't be kept: {error}");
+        }
+        let text = if wake.proven { "it can be woken".to_owned() } else { wake.why.clone() };
+        drop(tell.send(v1::WakeStep { at_ms: at_ms(), text, wake: Some(wake) }).await);
+    }
+}
 
 /// A test of one node.
 pub struct Test<'a> {

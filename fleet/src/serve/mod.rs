@@ -12,11 +12,12 @@ pub use connection::Connection;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ebbtide_proto::v1::devices_server::DevicesServer;
 use ebbtide_proto::v1::enrolment_server::EnrolmentServer;
 use ebbtide_proto::v1::fleet_server::FleetServer;
 use ebbtide_proto::v1::telemetry_server::TelemetryServer;
@@ -31,13 +32,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 
-use crate::api::{EnrolmentService, FleetService, Ingest, TelemetryService, Trust};
+use crate::api::{DevicesService, EnrolmentService, FleetService, Ingest, TelemetryService, Trust};
 use crate::catalogue::Catalogue;
 use crate::config::{Config, TlsFiles};
 use crate::export;
 use crate::ingest::{Committer, Counts, Limits};
 use crate::live::{Live, Staleness};
 use crate::pki::{self, Authority};
+use crate::power::history::History;
+use crate::power::{self, Rack, wake};
 use crate::query::{Answers, Queries};
 use crate::store::{Options, Store};
 
@@ -74,7 +77,7 @@ impl Fleet {
     ///
     /// # Errors
     /// If the folder can't be used, or another daemon uses it.
-    pub fn open(config: &Config, stop: Shutdown) -> anyhow::Result<Self> {
+    pub fn open(config: &Config, rack: Arc<Rack>, stop: Shutdown) -> anyhow::Result<Self> {
         let now_ms = now_ms();
         let data = &config.data;
         std::fs::DirBuilder::new()
@@ -111,7 +114,7 @@ impl Fleet {
             frame_ms: config.limits.frame_ms,
             ..Limits::default()
         };
-        let ingest = Arc::new(Ingest { live, store, submitter, counts, limits, open: AtomicU64::new(0), stop });
+        let ingest = Arc::new(Ingest { live, store, submitter, counts, limits, open: AtomicU64::new(0), rack, stop });
         Ok(Self { ingest, answers, committer })
     }
 
@@ -119,7 +122,13 @@ impl Fleet {
     ///
     /// # Errors
     /// If the descriptors of the services can't be read, which a test would see.
-    pub fn services(&self, trust: Trust, enrolment: EnrolmentService, stop: Shutdown) -> anyhow::Result<Router> {
+    pub fn services(
+        &self,
+        trust: Trust,
+        enrolment: EnrolmentService,
+        devices: DevicesService,
+        stop: Shutdown,
+    ) -> anyhow::Result<Router> {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -142,6 +151,7 @@ impl Fleet {
             .max_frame_size(16 << 10)
             .add_service(telemetry)
             .add_service(fleet)
+            .add_service(DevicesServer::new(devices).max_decoding_message_size(64 << 10))
             .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(64 << 10))
             .add_service(health)
             .add_service(reflection))
@@ -207,11 +217,34 @@ pub async fn run(
 
     let mut tasks = Tasks::new();
     let stop = tasks.shutdown();
-    let fleet = Fleet::open(&config, stop.clone())?;
+    let devices = config.devices().map_err(anyhow::Error::msg)?;
+    let (rack, pollers) = Rack::open(&devices, &config.feed)?;
+    let rack = Arc::new(rack);
+    let fleet = Fleet::open(&config, Arc::clone(&rack), stop.clone())?;
     let catalogue = Catalogue::open(&config.data)?;
     let trust = Trust { plain: Some(config.plain_role), anonymous: config.anonymous_role };
+    let live = &fleet.ingest.live;
+    let history = Arc::new(Mutex::new(History::default()));
+    let (tests, orders) = mpsc::channel(1);
+    let service = DevicesService::new(
+        Arc::clone(&rack),
+        Arc::clone(live),
+        Arc::clone(&history),
+        catalogue.clone(),
+        trust,
+        tests,
+        stop.clone(),
+    );
+    for (poller, device) in pollers.into_iter().zip(&devices.device) {
+        tasks.spawn(format!("device {}", device.name), poller.run(stop.clone()));
+    }
+    let tests = wake::tests(orders, Arc::clone(&rack), Arc::clone(live), catalogue.clone(), stop.clone());
+    tasks.spawn("tests of waking", tests);
+    let answers = Arc::clone(&fleet.answers) as Arc<dyn Queries>;
+    let noting = power::history::keep(history, Arc::clone(&rack), answers, stop.clone());
+    tasks.spawn("watts", noting);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
-    let router = fleet.services(trust, enrolment, stop.clone())?;
+    let router = fleet.services(trust, enrolment, service, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
