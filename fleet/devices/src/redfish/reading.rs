@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::error::DeviceError;
 use crate::quantity::{Origin, Step, Unit};
-use crate::redfish::layout::{Chassis, Pdu};
+use crate::redfish::layout::{Chassis, Pdu, optional};
 use crate::redfish::parse::{self, Excerpt};
 use crate::redfish::service::{Document, Service};
 use crate::report::{Feed, Outlet, OutletId, Report};
@@ -106,10 +106,7 @@ impl Reader<'_> {
             return Ok(());
         };
         // Not every service that names a sensor has it; the excerpt is a reading all the same.
-        let sensor = match self.service.get(&path).await {
-            Err(DeviceError::Refused { .. } | DeviceError::Nonsense { .. }) => None,
-            outcome => outcome?,
-        };
+        let sensor = optional(self.service, &path).await?;
         let (at, date) = (clock::now(), sensor.as_ref().map_or(from.date, |s| s.date));
         let sensed = sensor.map(|s| parse::sensed(&s.value)).unwrap_or_default();
         let reading = if sensed.at.is_some() { sensed.reading } else { excerpt.reading };
@@ -186,10 +183,7 @@ impl Reader<'_> {
     /// All outlets in one request; none if the service promises more than it does and sends mere links.
     async fn expanded(&mut self, pdu: &Pdu) -> Result<Vec<Value>, DeviceError> {
         let Some(path) = &pdu.collection else { return Ok(Vec::new()) };
-        let answer = match self.service.get(&format!("{path}?$expand=.")).await {
-            Err(DeviceError::Refused { .. } | DeviceError::Nonsense { .. }) => None,
-            outcome => outcome?,
-        };
+        let answer = optional(self.service, &format!("{path}?$expand=.")).await?;
         let members = answer.and_then(|mut a| a.value.get_mut("Members").map(Value::take));
         let members = match members {
             Some(Value::Array(members)) => members,
