@@ -4,7 +4,7 @@
 //! Keys that every device has are here; those of a kind are in the module of that kind. Messages name the device and
 //! the key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,6 +110,29 @@ pub fn open(config: &DeviceConfig) -> Result<Box<dyn Driver>, DeviceError> {
     })
 }
 
+impl Devices {
+    /// These devices, which may use these models besides those that Ebbtide knows.
+    ///
+    /// # Errors
+    /// If two devices have the same name, or a model isn't sound.
+    pub fn new(mut device: Vec<DeviceConfig>, pdu_model: Vec<PduModel>) -> Result<Self, String> {
+        for model in &pdu_model {
+            model.check().map_err(|e| e.to_string())?;
+        }
+        let models: Arc<[PduModel]> = pdu_model.clone().into();
+        let mut names = BTreeSet::new();
+        for config in &mut device {
+            if !names.insert(config.name.clone()) {
+                return Err(format!("there are two devices named {:?}", config.name));
+            }
+            if let Kind::SnmpPdu(snmp) = &mut config.kind {
+                snmp.models = models.clone();
+            }
+        }
+        Ok(Self { device, pdu_model })
+    }
+}
+
 impl DeviceConfig {
     /// A device with everything else left out.
     pub fn new(name: &str, kind: Kind) -> Self {
@@ -182,21 +205,8 @@ impl<'de> Deserialize<'de> for Devices {
             #[serde(default)]
             pdu_model: Vec<PduModel>,
         }
-        let File { mut device, pdu_model } = File::deserialize(deserializer)?;
-        for model in &pdu_model {
-            model.check().map_err(D::Error::custom)?;
-        }
-        let models: Arc<[PduModel]> = pdu_model.clone().into();
-        let mut names = std::collections::BTreeSet::new();
-        for config in &mut device {
-            if !names.insert(config.name.clone()) {
-                return Err(D::Error::custom(format!("there are two devices named {:?}", config.name)));
-            }
-            if let Kind::SnmpPdu(snmp) = &mut config.kind {
-                snmp.models = models.clone();
-            }
-        }
-        Ok(Self { device, pdu_model })
+        let File { device, pdu_model } = File::deserialize(deserializer)?;
+        Self::new(device, pdu_model).map_err(D::Error::custom)
     }
 }
 
@@ -266,6 +276,19 @@ mod tests {
         assert!(open(device).is_ok());
         let again = read(&toml::to_string(&devices).unwrap()).unwrap();
         assert_eq!(again, devices, "what is written out can be read");
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_are_right() {
+        let manual = include_str!("../../../docs/devices.md");
+        let examples: Vec<_> = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(examples.len() >= 5);
+        for example in examples {
+            read(example).unwrap_or_else(|e| panic!("{e}:\n{example}"));
+        }
+        for model in crate::snmp::model::known() {
+            assert!(manual.contains(model.vendor.as_str()), "{} is not in the manual", model.name);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ebbtide_proto::Power;
 use ebbtide_runtime::clock::{self, Moment};
 use ebbtide_runtime::tasks::Shutdown;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::config::DeviceConfig;
 use crate::driver::{Answer, Driver, Switch};
@@ -69,6 +69,8 @@ pub struct Device {
     driver: Shared,
     latest: watch::Receiver<Arc<Latest>>,
     config: Arc<DeviceConfig>,
+    /// Something was switched: what was read before is out of date.
+    again: Arc<Notify>,
 }
 
 /// The task that reads it: run it under [`ebbtide_runtime::tasks::Tasks`].
@@ -76,6 +78,7 @@ pub struct Poller {
     driver: Shared,
     polling: Polling,
     latest: watch::Sender<Arc<Latest>>,
+    again: Arc<Notify>,
 }
 
 /// A driver that several ask, one at a time.
@@ -113,6 +116,9 @@ impl Polling {
             Ok(report) => {
                 if self.failed_in_row > 0 {
                     tracing::info!(device = self.name, after = self.failed_in_row, "answers again");
+                }
+                if self.latest.read_at.is_none() {
+                    self.warn_of_strangers(&report);
                 }
                 self.failed_in_row = 0;
                 self.latest.error = None;
@@ -163,6 +169,13 @@ impl Polling {
         self.stale_after.checked_sub(age).filter(|left| !left.is_zero())
     }
 
+    /// Outlets that the configuration has and the device hasn't: names mistyped, or another device at this address.
+    fn warn_of_strangers(&self, report: &Report) {
+        for id in self.config.outlets.keys().filter(|id| report.outlets.iter().all(|o| o.id != **id)) {
+            tracing::warn!(device = self.name, outlet = %id, "is in the configuration, but the device has no such outlet");
+        }
+    }
+
     fn count(&mut self, report: &Report) {
         self.total.push(&report.total);
         for outlet in &report.outlets {
@@ -194,8 +207,9 @@ impl Device {
         let driver = Shared(Arc::new(Mutex::new(driver)));
         let polling = Polling::new(&config, clock::now());
         let (sender, latest) = watch::channel(Arc::new(Latest::default()));
-        let poller = Poller { driver: driver.clone(), polling, latest: sender };
-        (Self { name: config.name.as_str().into(), driver, latest, config: Arc::new(config) }, poller)
+        let again = Arc::new(Notify::new());
+        let poller = Poller { driver: driver.clone(), polling, latest: sender, again: again.clone() };
+        (Self { name: config.name.as_str().into(), driver, latest, config: Arc::new(config), again }, poller)
     }
 
     /// What it is called.
@@ -218,7 +232,8 @@ impl Device {
         self.latest.clone()
     }
 
-    /// Switches an outlet and waits until it is known what became of it. Reading goes on meanwhile. The outlet counts
+    /// Switches an outlet and waits until it is known what became of it. Reading goes on meanwhile, and the device is
+    /// read again at once afterwards. The outlet counts
     /// as off up to the watts that the configuration says, whatever `limits` has.
     pub async fn switch(
         &self,
@@ -231,6 +246,9 @@ impl Device {
         tracing::info!(device = %self.name, %outlet, to = to.as_str(), "switching");
         let outcome = switching::switch(&mut self.driver.clone(), outlet, to, limits, agent).await;
         tracing::info!(device = %self.name, %outlet, to = to.as_str(), signals = %outcome.signals, "{:?}", outcome.verdict);
+        if outcome.commands > 0 {
+            self.again.notify_one();
+        }
         outcome
     }
 }
@@ -242,12 +260,13 @@ impl Poller {
     /// None: what the device does is in what it says last.
     pub async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut stop = pin!(shutdown.requested());
-        loop {
+        'polling: loop {
             let now = clock::now();
             let (due, stale) = (self.polling.due_in(now), self.polling.stale_in(now));
             tokio::select! {
                 () = &mut stop => break,
                 () = tokio::time::sleep(due) => {}
+                () = self.again.notified() => {}
                 () = sleep_if(stale) => {
                     self.publish();
                     continue;
@@ -259,7 +278,7 @@ impl Poller {
             let (report, identity) = loop {
                 let stale = self.polling.stale_in(clock::now());
                 tokio::select! {
-                    () = &mut stop => return Ok(()),
+                    () = &mut stop => break 'polling,
                     answer = &mut reading => break answer,
                     () = sleep_if(stale) => {
                         let latest = Arc::new(self.polling.latest(clock::now()));

@@ -172,3 +172,26 @@ async fn a_device_that_hangs_holds_up_nobody_and_its_readings_get_old() {
     assert_eq!(most.load(Ordering::SeqCst), 1, "one request at a time");
     assert_eq!(tasks.finish(Duration::from_secs(10)).await.len(), 2);
 }
+
+#[tokio::test]
+async fn after_a_command_the_device_is_read_at_once() {
+    // It tells neither state nor watts: any command stays unconfirmed.
+    let wol: WakeOnLanConfig =
+        toml::from_str("mac = \"52:54:00:12:34:56\"\nbroadcast = \"127.0.0.1\"\npackets = 1").unwrap();
+    let mut hourly = config("woken", Duration::from_hours(1));
+    hourly.kind = Kind::WakeOnLan(wol.clone());
+    let driver = crate::wol::WakeOnLan::new(wol).unwrap();
+    let mut tasks = Tasks::new();
+    let (device, poller) = Device::new(hourly, Box::new(driver));
+    tasks.spawn("woken", poller.run(tasks.shutdown()));
+    let limits =
+        Limits { deadline: Duration::from_millis(50), interval: Duration::from_millis(10), ..Limits::default() };
+    for polls in 1..=3 {
+        let outcome = device.switch(&OutletId::new("system"), Switch::On, limits, || None).await;
+        assert_eq!((outcome.commands, outcome.is_success()), (1, false));
+        let mut watch = device.watch();
+        let read = watch.wait_for(|l| l.polls >= polls);
+        tokio::time::timeout(Duration::from_secs(30), read).await.unwrap().map(drop).unwrap();
+    }
+    tasks.finish(Duration::from_secs(10)).await;
+}

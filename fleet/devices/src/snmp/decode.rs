@@ -8,7 +8,7 @@ use ebbtide_runtime::clock::Moment;
 
 use super::index::{self, Index};
 use super::model::{Column, FeedColumns, Measure, OutletTable, PduModel, StateColumn};
-use super::oid::{Oid, Tree, Value};
+use super::oid::{Oid, Tree, Value, dotted};
 use super::unit::{Quantity, Scaled};
 use crate::report::{Feed, Figure, Identity, Outlet, OutletId, PowerState, Report};
 
@@ -110,11 +110,16 @@ impl<'a> Decoder<'a> {
             Some((column, code)) => !column.no_outlet.iter().any(|&n| i128::from(n) == code),
             None => true,
         };
-        let place = |address: Vec<u32>| {
-            let own = table.id.as_ref().and_then(|c| self.at(c, &table.index, &address)?.text());
-            Place { id: OutletId::new(&own.unwrap_or_else(|| index::name(&address))), address }
-        };
-        addresses.into_iter().filter(exists).map(place).collect()
+        let addresses: Vec<Vec<u32>> = addresses.into_iter().filter(exists).collect();
+        let own = |address: &Vec<u32>| table.id.as_ref().and_then(|c| self.at(c, &table.index, address)?.text());
+        // Names that two outlets have can't be used to switch one of them.
+        let ids = [
+            addresses.iter().map(|a| own(a).unwrap_or_else(|| index::name(a))).collect::<Vec<_>>(),
+            addresses.iter().map(|a| index::name(a)).collect(),
+        ];
+        let unique = |ids: &&Vec<String>| ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
+        let ids = ids.iter().find(unique).cloned().unwrap_or_else(|| addresses.iter().map(|a| dotted(a)).collect());
+        ids.iter().zip(addresses).map(|(id, address)| Place { id: OutletId::new(id), address }).collect()
     }
 
     /// How the outlet at `address` stands.
@@ -206,9 +211,11 @@ impl<'a> Decoder<'a> {
         feeds.into_iter().enumerate().map(|(i, (address, feed))| (name(&address, i + 1), feed)).collect()
     }
 
-    /// Sums of all rows. A sum that lacks a row is none.
+    /// Sums of all rows. A sum that lacks a row is none. Of two sums that of more rows is better: the other may leave
+    /// out units of a chain.
     fn total(&self, missing: &mut Vec<String>) -> Feed {
         let mut found: BTreeMap<Quantity, Best<'a>> = BTreeMap::new();
+        let mut most: BTreeMap<Quantity, usize> = BTreeMap::new();
         for (quantity, measure) in self.model.total.ways() {
             let rows = self.rows(measure, &Index::default());
             let known: Vec<Reading> = rows.iter().filter_map(|r| r.reading).collect();
@@ -225,7 +232,14 @@ impl<'a> Decoder<'a> {
                 ));
                 continue;
             }
+            let summed = most.entry(quantity).or_default();
+            if known.len() < *summed {
+                continue;
+            }
             if let Some(reading) = sum(&known) {
+                if known.len() > std::mem::replace(summed, known.len()) {
+                    found.remove(&quantity);
+                }
                 better(&mut found, quantity, Best { reading, source: &measure.source });
             }
         }
@@ -356,5 +370,78 @@ fn meaning(column: &StateColumn, code: i128) -> PowerState {
         PowerState::TurningOff
     } else {
         PowerState::Unknown
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::snmp::model::known;
+    use proptest::prelude::*;
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<i32>().prop_map(|n| Value::Number(n.into())),
+            (0i128..10).prop_map(Value::Number),
+            any::<u64>().prop_map(|n| Value::Number(n.into())),
+            prop::collection::vec(any::<u8>(), 0..12).prop_map(Value::Octets),
+            "-?[0-9]{1,19}(\\.[0-9]{1,3})?".prop_map(|s| Value::Octets(s.into_bytes())),
+            Just(Value::Id(Oid::new([1, 3]))),
+        ]
+    }
+
+    proptest! {
+        /// Whatever a device says in any table of any model: no panic, no outlet twice, and what will be asked for
+        /// again was there.
+        #[test]
+        fn any_device_is_survived(
+            model in prop::sample::select(known().iter().collect::<Vec<_>>()),
+            rows in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(0u32..9, 0..5), any_value()), 0..80),
+        ) {
+            let device = model.object_ids[0].clone();
+            let columns = model.columns();
+            let tree: Tree = rows
+                .into_iter()
+                .map(|(column, row, value)| (column.get(&columns).of(model, &device).join(&row), value))
+                .collect();
+            let decoder = Decoder { model, device: &device, tree: &tree, at: Moment::default() };
+            let report = decoder.report();
+            let ids: BTreeSet<_> = report.outlets.iter().map(|o| o.id.clone()).collect();
+            prop_assert_eq!(ids.len(), report.outlets.len());
+            prop_assert!(decoder.changing().iter().all(|object| tree.get(object).is_some()));
+            let _identity = decoder.identity();
+        }
+    }
+
+    #[test]
+    fn a_sum_over_a_chain_is_better_than_a_finer_figure_of_one_unit() {
+        let model = known().iter().find(|m| m.name == "apc").unwrap();
+        let device: Oid = "1.3.6.1.4.1.318.1.3.4.6".parse().unwrap();
+        let object = |arcs: &[u32], n: i128| (Oid::new([1, 3, 6, 1, 4, 1, 318, 1, 1]).join(arcs), Value::Number(n));
+        let watts = |objects: &[(Oid, Value)]| {
+            let tree = objects.iter().cloned().collect();
+            let total = Decoder { model, device: &device, tree: &tree, at: Moment::default() }.report().total;
+            total.power.map(|p| p.value.uw() / 1_000_000)
+        };
+        let (one, two) = (object(&[26, 4, 3, 1, 5, 1], 117), object(&[26, 4, 3, 1, 5, 2], 60));
+        let old = object(&[12, 1, 16, 0], 1164);
+        assert_eq!(watts(&[one.clone(), old.clone()]), Some(1164));
+        assert_eq!(watts(&[one.clone(), two, old.clone()]), Some(1770));
+        let unknown = object(&[26, 4, 3, 1, 5, 2], -1);
+        assert_eq!(watts(&[one, unknown, old]), Some(1164), "a sum that lacks a row is none");
+    }
+
+    #[test]
+    fn outlets_that_claim_the_same_name_are_told_apart_by_their_index() {
+        let model = known().iter().find(|m| m.name == "sentry3").unwrap();
+        let device = model.object_ids[0].clone();
+        let id = |row: [u32; 3], text: &str| (device.join(&[2, 3, 1, 2]).join(&row), Value::Octets(text.into()));
+        let names = |tree: Tree| {
+            let decoder = Decoder { model, device: &device, tree: &tree, at: Moment::default() };
+            decoder.report().outlets.iter().map(|o| o.id.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names([id([1, 1, 1], "AA1"), id([1, 1, 2], "AA2")].into_iter().collect()), ["AA1", "AA2"]);
+        assert_eq!(names([id([1, 1, 1], "AA1"), id([1, 1, 2], "AA1")].into_iter().collect()), ["1.1.1", "1.1.2"]);
     }
 }

@@ -96,7 +96,7 @@ impl SnmpPdu {
     }
 
     async fn identity(&mut self) -> Result<Identity, DeviceError> {
-        self.survey().await?;
+        self.know().await?;
         let known = self.known()?;
         let mut identity = known.decoder(&known.tree, clock::now()).identity();
         identity.name = identity.name.or_else(|| known.sys_name.clone());
@@ -107,9 +107,7 @@ impl SnmpPdu {
     async fn everything(&mut self) -> Result<Report, DeviceError> {
         let fresh = self.known.as_ref().is_some_and(|k| clock::now().since(k.looked_over) < SURVEY_EVERY);
         if !fresh {
-            self.survey().await?;
-            let known = self.known()?;
-            return Ok(known.decoder(&known.tree, known.looked_over).report());
+            return self.looked_over().await;
         }
         let known = self.known()?;
         let mut objects = known.changing.clone();
@@ -117,11 +115,9 @@ impl SnmpPdu {
         objects.extend(known.up_time.map(|_| Oid::new(SYS_UP_TIME)));
         let answer = match self.session.get(&objects).await {
             Ok(answer) => answer,
-            Err(error) => {
-                // SNMPv1 refuses the whole request if one row is gone; and who knows what else has changed.
-                self.known = None;
-                return Err(error);
-            }
+            // SNMPv1 refuses the whole request if one row is gone.
+            Err(DeviceError::Refused { .. }) => return self.looked_over().await,
+            Err(error) => return Err(error),
         };
         let at = clock::now();
         let Some(known) = &mut self.known else { return self.lost() };
@@ -139,6 +135,13 @@ impl SnmpPdu {
             self.known = None;
         }
         Ok(report)
+    }
+
+    /// Looks over all tables, and reports what is in them.
+    async fn looked_over(&mut self) -> Result<Report, DeviceError> {
+        self.survey().await?;
+        let known = self.known()?;
+        Ok(known.decoder(&known.tree, known.looked_over).report())
     }
 
     async fn one_state(&mut self, outlet: &OutletId) -> Result<PowerState, DeviceError> {

@@ -6,6 +6,8 @@ use async_snmp::{
     AuthProtocol, Client, ClientBuilder, Error, ErrorStatus, PrivProtocol, Retry, UdpHandle, UsmConfig, WalkOptions,
 };
 use tokio::time::Instant;
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use super::config::{Auth, Privacy, SnmpPduConfig, Version};
 use super::oid::{Oid, Tree, Value};
@@ -81,7 +83,7 @@ impl Session {
         for asked in objects.chunks(AT_ONCE) {
             let client = self.reader().await?;
             let oids: Vec<async_snmp::Oid> = asked.iter().map(|o| async_snmp::Oid::from_slice(o.arcs())).collect();
-            let answer = client.get_many(&oids).await.map_err(|e| self.explain(&e, "a GET"))?;
+            let answer = quiet(client.get_many(&oids)).await.map_err(|e| self.explain(&e, "a GET"))?;
             let found = answer.varbinds.into_iter().filter_map(|v| object(&v));
             // A device that answers what it wasn't asked is not believed.
             found.filter(|(oid, _)| asked.contains(oid)).for_each(|(oid, value)| tree.insert(oid, value));
@@ -96,7 +98,7 @@ impl Session {
             WalkOptions { max_repetitions: ROWS, result_limit: Some(LONGEST_COLUMN), ..WalkOptions::default() };
         let walk = client.walk_with(async_snmp::Oid::from_slice(column.arcs()), options);
         let rows = match walk {
-            Ok(walk) => walk.collect().await,
+            Ok(walk) => quiet(walk.collect()).await,
             Err(error) => Err(error),
         };
         let rows = rows.map_err(|e| self.explain(&e, &format!("a walk over {column}")))?;
@@ -106,7 +108,7 @@ impl Session {
     /// Whether there is anything below `oid`.
     pub(crate) async fn has(&mut self, oid: &Oid) -> Result<bool, DeviceError> {
         let client = self.reader().await?;
-        match client.get_next(&async_snmp::Oid::from_slice(oid.arcs())).await {
+        match quiet(client.get_next(&async_snmp::Oid::from_slice(oid.arcs()))).await {
             Ok(answer) => Ok(answer.varbinds.iter().filter_map(object).any(|(found, _)| found.below(oid).is_some())),
             // SNMPv1 says so at the end of everything.
             Err(error) if status(&error) == Some(ErrorStatus::NoSuchName) => Ok(false),
@@ -118,7 +120,7 @@ impl Session {
     pub(crate) async fn set(&mut self, object: &Oid, value: i32) -> Result<(), DeviceError> {
         let client = self.writer().await?;
         let oid = async_snmp::Oid::from_slice(object.arcs());
-        let answer = client.set(&oid, async_snmp::Value::Integer(value)).await;
+        let answer = quiet(client.set(&oid, async_snmp::Value::Integer(value))).await;
         let answer = answer.map_err(|e| self.explain(&e, &format!("a SET of {object}")))?;
         match answer.varbinds.iter().find(|v| v.oid == oid).map(|v| v.value.is_exception()) {
             Some(false) => Ok(()),
@@ -211,6 +213,12 @@ impl Session {
             other => DeviceError::Nonsense { device, asked, why: short(&other.to_string()) },
         }
     }
+}
+
+/// Without the library's own log lines: it writes one for every request that fails, and a device that is off fails
+/// for days. Errors are logged where they are handled.
+async fn quiet<T>(request: impl Future<Output = T>) -> T {
+    request.with_subscriber(NoSubscriber::default()).await
 }
 
 fn refused(device: String, asked: String, status: ErrorStatus) -> DeviceError {

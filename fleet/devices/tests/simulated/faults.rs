@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ebbtide_devices::snmp::SnmpPdu;
@@ -44,6 +45,54 @@ async fn a_device_that_hangs_is_a_timeout_with_a_hint() {
     let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let error = failure(impatient(&deaf.local_addr().unwrap().to_string())).await;
     assert!(error.is_passing() && error.to_string().contains("Devices don't answer a wrong community"), "{error}");
+}
+
+/// Counts log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        if *event.metadata().level() <= tracing::Level::INFO {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_device_that_is_off_does_not_fill_the_log() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    tracing::info!("heard");
+    let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..3 {
+        failure(impatient(&deaf.local_addr().unwrap().to_string())).await;
+    }
+    assert_eq!(lines.0.load(Ordering::Relaxed), 1, "one line of this test, and none of the library");
+}
+
+#[tokio::test]
+async fn requests_keep_their_distance() {
+    let mut tasks = Tasks::new();
+    let address = crate::agent::start(&mut tasks, "public", Arc::new(Rack::new(&[50]))).await;
+    let mut config = impatient(&address);
+    config.gap = Period::new(Duration::from_millis(20));
+    let mut pdu = SnmpPdu::new(config).unwrap();
+    let before = clock::now();
+    pdu.read().await.unwrap();
+    // The model of this device has 25 tables at least, and each is one request.
+    assert!(clock::now().since(before) >= Duration::from_millis(20 * 25));
+    crate::agent::stop(tasks).await;
 }
 
 #[tokio::test]
