@@ -69,7 +69,8 @@ pub enum Step {
 }
 
 impl Step {
-    fn size(self, value: f64) -> f64 {
+    /// Its size, for a number of this value.
+    pub(crate) fn size(self, value: f64) -> f64 {
         match self {
             Self::Known(step) => step,
             Self::Digits(scale) => {

@@ -2,7 +2,7 @@
 //! output.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -18,7 +18,7 @@ const LONGEST: u64 = 1024 * 1024;
 const LONGEST_REASON: usize = 4096;
 
 /// A program with its environment and limits.
-pub(super) struct Program {
+pub(crate) struct Program {
     path: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -26,11 +26,20 @@ pub(super) struct Program {
     deadline: Duration,
 }
 
+/// How it ended.
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    /// All that it wrote to stdout.
+    pub(crate) output: Vec<u8>,
+    /// The end of what it wrote to stderr.
+    pub(crate) reason: Vec<u8>,
+}
+
 /// Kills a process group when dropped: at the deadline, or when nobody waits any more.
 struct Group(Option<Pid>);
 
 impl Program {
-    pub(super) fn new(
+    pub(crate) fn new(
         path: PathBuf,
         args: Vec<String>,
         env: Vec<(String, String)>,
@@ -47,6 +56,16 @@ impl Program {
 
     /// Runs it with these arguments behind its own and returns what it wrote.
     pub(super) async fn run(&self, args: &[&str]) -> Result<Vec<u8>, DeviceError> {
+        let Finished { status, output, reason } = self.finish(args).await?;
+        if status.success() {
+            return Ok(output);
+        }
+        let (device, asked) = (self.name(), args.join(" "));
+        Err(DeviceError::Refused { device, asked, why: self.reason(status, &reason) })
+    }
+
+    /// Runs it with these arguments behind its own to its end, whatever that is.
+    pub(crate) async fn finish(&self, args: &[&str]) -> Result<Finished, DeviceError> {
         let device = self.name();
         let asked = args.join(" ");
         let mut command = Command::new(&self.path);
@@ -73,7 +92,7 @@ impl Program {
             let (output, reason) = tokio::join!(bounded(stdout, LONGEST), end(stderr));
             let output = output.ok_or(Ended::TooMuch)?;
             let status = child.wait().await.map_err(Ended::Lost)?;
-            Ok::<_, Ended>((status, output, reason))
+            Ok::<_, Ended>(Finished { status, output, reason })
         };
         let ended = tokio::time::timeout(self.deadline, work).await;
         drop(group);
@@ -89,14 +108,11 @@ impl Program {
                 why: format!("it wrote more than {LONGEST} bytes and was killed"),
             }),
             Ok(Err(Ended::Lost(error))) => Err(DeviceError::Unreachable { device, why: error.to_string() }),
-            Ok(Ok((status, output, _))) if status.success() => Ok(output),
-            Ok(Ok((status, _, reason))) => {
-                Err(DeviceError::Refused { device, asked, why: self.reason(status, &reason) })
-            }
+            Ok(Ok(finished)) => Ok(finished),
         }
     }
 
-    fn reason(&self, status: std::process::ExitStatus, stderr: &[u8]) -> String {
+    fn reason(&self, status: ExitStatus, stderr: &[u8]) -> String {
         let text = String::from_utf8_lossy(stderr);
         let line = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or("it said nothing on stderr");
         let line: String = line.chars().filter(|c| !c.is_control()).take(200).collect();

@@ -336,10 +336,10 @@ fn cause(error: &hyper::Error) -> String {
 pub(crate) fn usable_json(client: &Client, asked: &str, answer: &Answered) -> Result<Value, DeviceError> {
     let device = || client.device().to_owned();
     match answer.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(DeviceError::Denied {
-            device: device(),
-            hint: format!("{asked} was answered {}; check user, password and the user's rights", answer.status),
-        }),
+        StatusCode::UNAUTHORIZED => {
+            let hint = format!("{asked} was answered {}; check user and password", answer.status);
+            Err(DeviceError::Denied { device: device(), hint })
+        }
         status if !status.is_success() => {
             Err(DeviceError::Refused { device: device(), asked: asked.to_owned(), why: status.to_string() })
         }

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ebbtide_runtime::clock;
-use hyper::Method;
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +16,7 @@ pub use dialect::{Ask, Dialect, Generic};
 use crate::credentials::Credentials;
 use crate::driver::{Answer, Driver, Switch};
 use crate::error::DeviceError;
-use crate::http::{Access, Client, Fingerprint, basic, usable_json};
+use crate::http::{Access, Answered, Client, Fingerprint, Login, usable_json};
 use crate::period::Period;
 use crate::report::{Identity, OutletId, PowerState, Report};
 use crate::secret::SecretSource;
@@ -30,7 +29,7 @@ pub struct HttpJsonConfig {
     pub url: String,
     /// What kind of device it is.
     pub device: Dialect,
-    /// The user, by basic authentication. Nobody if left out.
+    /// The user, by digest where the device asks for that, else by basic authentication. Nobody if left out.
     #[serde(default)]
     pub user: Option<String>,
     /// The user's password.
@@ -42,7 +41,7 @@ pub struct HttpJsonConfig {
     /// SHA-256 of its certificate. Nothing else of the certificate is looked at then.
     #[serde(default)]
     pub fingerprint: Option<Fingerprint>,
-    /// Send the password over plain `http://`, where anyone on the way can read it.
+    /// Send the password over plain `http://`, where anyone on the way can read it. Digest doesn't need that.
     #[serde(default)]
     pub plain_password: bool,
     /// Longest time for one request.
@@ -74,7 +73,7 @@ impl HttpJsonConfig {
 pub struct HttpJson {
     client: Client,
     dialect: Dialect,
-    headers: HeaderMap,
+    login: Login,
 }
 
 impl HttpJson {
@@ -91,7 +90,7 @@ impl HttpJson {
             plain_password: config.plain_password,
             timeout: config.timeout.get(),
         };
-        let client = Client::new(&access, credentials.is_some())?;
+        let client = Client::new(&access, false)?;
         if let Dialect::Generic(generic) = &config.device {
             let paths =
                 [Some(&generic.path), generic.on.as_ref().map(|a| &a.path), generic.off.as_ref().map(|a| &a.path)];
@@ -99,17 +98,34 @@ impl HttpJson {
                 return Err(DeviceError::Config(format!("{path:?} should be a path on the device, such as /status")));
             }
         }
-        let headers = match &credentials {
-            Some(credentials) => HeaderMap::from_iter([(AUTHORIZATION, basic(credentials)?)]),
-            None => HeaderMap::new(),
-        };
-        Ok(Self { client, dialect: config.device, headers })
+        let login = Login::new(credentials, client.address().tls || config.plain_password);
+        Ok(Self { client, dialect: config.device, login })
+    }
+
+    /// One request as the user; once more if the device has told how it wants to know them.
+    async fn ask(&mut self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answered, DeviceError> {
+        for is_first in [true, false] {
+            let headers = self.login.headers(method, path)?;
+            let answer = if *method == Method::GET {
+                self.client.get(path, &headers).await?
+            } else {
+                self.client.send(method, path, &headers, body).await?
+            };
+            if answer.status != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            if !self.login.learn(&answer) || !is_first {
+                break;
+            }
+        }
+        let hint = format!("{} ({method} {path})", self.login.hint());
+        Err(DeviceError::Denied { device: self.client.device().to_owned(), hint })
     }
 
     async fn documents(&mut self) -> Result<Vec<Value>, DeviceError> {
         let mut documents = Vec::new();
         for path in self.dialect.documents() {
-            let answer = self.client.get(&path, &self.headers).await?;
+            let answer = self.ask(&Method::GET, &path, None).await?;
             let document = usable_json(&self.client, &format!("GET {path}"), &answer)?;
             if let Some(why) = self.dialect.refusal(&document) {
                 let device = self.client.device().to_owned();
@@ -132,7 +148,7 @@ impl HttpJson {
             return Err(DeviceError::Unable { device: self.client.device().to_owned(), what });
         };
         let method = if ask.body.is_some() { Method::POST } else { Method::GET };
-        let answer = self.client.send(&method, &ask.path, &self.headers, ask.body.as_ref()).await?;
+        let answer = self.ask(&method, &ask.path, ask.body.as_ref()).await?;
         let asked = format!("{method} {}", ask.path);
         if matches!(self.dialect, Dialect::Generic(_)) && answer.status.is_success() {
             // Nothing is known of its answers; that it was done is seen by its state.

@@ -4,10 +4,11 @@
 //! The tool is run for each question rather than its protocol written anew: it carries twenty years of other makers'
 //! mistakes in RMCP+, reaches `/dev/ipmi0` without unsafe code of ours, and is packaged everywhere. The price is a
 //! process and a session of ten packets for each question, so a controller is asked every few seconds, not more often.
-//! `text` says what its output means; `tool` runs it.
+//! `text` says what its output
+//! means. The password is in the tool's environment (`-E`), which only the same user can read, never on its command
+//! line, which everybody can.
 
 mod text;
-mod tool;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,11 +17,11 @@ use ebbtide_proto::Ratio;
 use ebbtide_runtime::clock;
 use serde::{Deserialize, Serialize};
 
+use crate::command::run::Program;
 use crate::credentials::Credentials;
 use crate::driver::{Answer, Driver, Switch};
 use crate::error::DeviceError;
 use crate::ipmi::text::Complaint;
-use crate::ipmi::tool::NotRun;
 use crate::period::Period;
 use crate::quantity::{Origin, Step, Unit};
 use crate::report::{Feed, Identity, Outlet, OutletId, PowerState, Report};
@@ -147,9 +148,8 @@ impl IpmiConfig {
 pub struct Ipmi {
     device: String,
     config: IpmiConfig,
-    credentials: Option<Credentials>,
-    /// The arguments before the question.
-    reach: Vec<String>,
+    /// `ipmitool` with the arguments that lead to the controller.
+    tool: Program,
     /// It has said that it knows no DCMI: it isn't asked again.
     no_dcmi: bool,
 }
@@ -177,40 +177,31 @@ impl Ipmi {
         }
         let device = config.host.as_ref().map_or_else(|| "/dev/ipmi0".to_owned(), |h| format!("{h}:{}", config.port));
         let reach = reach(&config, credentials.as_ref());
-        Ok(Self { device, config, credentials, reach, no_dcmi: false })
+        let secrets = credentials.map(|c| ("IPMI_PASSWORD".to_owned(), c.password)).into_iter().collect();
+        let tool = Program::new(config.program.clone(), reach, Vec::new(), secrets, config.timeout.get());
+        Ok(Self { device, config, tool, no_dcmi: false })
     }
 
     /// Asks one question; the output, or what was wrong.
     async fn ask(&self, question: &[&str]) -> Result<String, (Option<Complaint>, DeviceError)> {
-        let arguments: Vec<String> =
-            self.reach.iter().cloned().chain(question.iter().map(|word| (*word).to_owned())).collect();
-        let limit = self.config.timeout.get();
-        let password = self.credentials.as_ref().map(|c| c.password.reveal());
-        let asked = question.join(" ");
-        let device = self.device.clone();
-        let ran = match tool::run(&self.config.program, &arguments, password, limit).await {
+        let (device, asked) = (self.device.clone(), question.join(" "));
+        let ran = match self.tool.finish(question).await {
             Ok(ran) => ran,
-            Err(NotRun::NoProgram(why)) => {
-                let program = self.config.program.display();
-                return Err((
-                    None,
-                    DeviceError::Config(format!(
-                        "can't run {program}: {why}; install it (package ipmitool), or set program"
-                    )),
-                ));
-            }
-            Err(NotRun::Late) => {
+            Err(DeviceError::Timeout { after, .. }) => {
                 let hint = format!("{asked} was given up; the controller may hang, or a firewall drop UDP");
-                return Err((Some(Complaint::Silent), DeviceError::Timeout { device, after: limit, hint }));
+                return Err((Some(Complaint::Silent), DeviceError::Timeout { device, after, hint }));
             }
-            Err(NotRun::Flood) => {
-                return Err((None, DeviceError::Nonsense { device, asked, why: "endless output".to_owned() }));
+            Err(DeviceError::Nonsense { why, .. }) => return Err((None, DeviceError::Nonsense { device, asked, why })),
+            Err(error) => {
+                let why = format!("{error}; install it (package ipmitool), or set program");
+                return Err((None, DeviceError::Config(why)));
             }
         };
-        if ran.ok {
-            return Ok(ran.stdout);
+        if ran.status.success() {
+            return Ok(String::from_utf8_lossy(&ran.output).into_owned());
         }
-        let (complaint, why) = (text::complaint(&ran.stderr), text::gist(&ran.stderr));
+        let reason = String::from_utf8_lossy(&ran.reason);
+        let (complaint, why) = (text::complaint(&reason), text::gist(&reason));
         let error = match complaint {
             Complaint::Denied => {
                 DeviceError::Denied { device, hint: format!("{why}; check user, password, privilege and cipher-suite") }

@@ -118,6 +118,14 @@ pub(crate) async fn allowed(
     Ok(service.get(info).await?.and_then(|info| parse::action_info(&info.value, parameter)))
 }
 
+/// A document that a reading can do without: controllers have parts that don't work, or not for this user.
+pub(crate) async fn optional(service: &mut Service, path: &str) -> Result<Option<Document>, DeviceError> {
+    match service.get(path).await {
+        Err(DeviceError::Refused { .. } | DeviceError::Nonsense { .. }) => Ok(None),
+        outcome => outcome,
+    }
+}
+
 /// The members of a collection, over its pages.
 async fn members(service: &mut Service, collection: Option<&str>) -> Result<Vec<String>, DeviceError> {
     let (mut found, mut next) = (Vec::new(), collection.map(ToOwned::to_owned));
@@ -154,15 +162,16 @@ async fn look_into(service: &mut Service, path: &str) -> Result<Option<Chassis>,
         supplies: Vec::new(),
     };
     if let Some(subsystem) = parse::link(&value, "PowerSubsystem")
-        && let Some(subsystem) = service.get(subsystem).await?
+        && let Some(subsystem) = optional(service, subsystem).await?
     {
         for supply in
             members(service, parse::link(&subsystem.value, "PowerSupplies")).await?.into_iter().take(MOST_PARTS)
         {
-            let Some(supply) = service.get(&supply).await? else { continue };
-            if parse::is_enabled(&supply.value) {
-                // One without metrics makes the sum unknown: an empty path is never answered.
-                chassis.supplies.push(parse::link(&supply.value, "Metrics").unwrap_or_default().to_owned());
+            // One that doesn't tell, or has no metrics, makes the sum unknown: an empty path is never answered.
+            let supply = optional(service, &supply).await?;
+            if supply.as_ref().is_none_or(|s| parse::is_enabled(&s.value)) {
+                let metrics = supply.as_ref().and_then(|s| parse::link(&s.value, "Metrics"));
+                chassis.supplies.push(metrics.unwrap_or_default().to_owned());
             }
         }
     }

@@ -37,6 +37,8 @@ pub struct Redfish {
     config: RedfishConfig,
     service: Service,
     layout: Option<(Moment, Layout)>,
+    /// The finest step of a counter of energy met so far, kWh.
+    energy_step: f64,
 }
 
 impl Redfish {
@@ -45,7 +47,7 @@ impl Redfish {
     /// # Errors
     /// [`DeviceError::Config`] if the URL, the trust, the password or its way can't be used.
     pub fn new(config: RedfishConfig) -> Result<Self, DeviceError> {
-        Ok(Self { service: Service::new(&config)?, config, layout: None })
+        Ok(Self { service: Service::new(&config)?, config, layout: None, energy_step: 1.0 })
     }
 
     /// What the service consists of; looked for if that is not known, or was long ago.
@@ -66,6 +68,7 @@ impl Redfish {
             service: &mut self.service,
             accuracy: Ratio::from_percent(self.config.error_percent),
             power_control: self.config.power_control.as_deref(),
+            energy_step: self.energy_step,
             missing: Vec::new(),
             moved: false,
         };
@@ -97,6 +100,7 @@ impl Redfish {
         if let Some(shelf) = &layout.shelf {
             report.total = reader.chassis(shelf, &[&shelf.path]).await?;
         }
+        self.energy_step = reader.energy_step;
         report.missing = reader.missing;
         if reader.moved {
             self.layout = None;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::error::DeviceError;
 use crate::quantity::{Origin, Step, Unit};
-use crate::redfish::layout::{Chassis, Pdu};
+use crate::redfish::layout::{Chassis, Pdu, optional};
 use crate::redfish::parse::{self, Excerpt};
 use crate::redfish::service::{Document, Service};
 use crate::report::{Feed, Outlet, OutletId, Report};
@@ -26,6 +26,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) accuracy: Ratio,
     /// The `MemberId` of the right `PowerControl`, where configured.
     pub(crate) power_control: Option<&'a str>,
+    /// The finest step of a counter of energy met so far, kWh: a counter with three decimals shows fewer at times.
+    pub(crate) energy_step: f64,
     /// What should be there and is not, for people.
     pub(crate) missing: Vec<String>,
     /// A document that was there is gone: the layout is another now.
@@ -59,7 +61,7 @@ impl Reader<'_> {
             let watts = parse::excerpt(&environment.value, "PowerWatts");
             self.sensor(&mut feed, Unit::Watt, watts, &environment, "EnvironmentMetrics.PowerWatts").await?;
             let energy = parse::excerpt(&environment.value, "EnergykWh");
-            self.put(&mut feed, Unit::KilowattHour, energy.reading, "EnvironmentMetrics.EnergykWh");
+            self.energy(&mut feed, energy.reading, "EnvironmentMetrics.EnergykWh");
         }
         if feed.power.is_none()
             && let Some(path) = &chassis.power
@@ -106,10 +108,7 @@ impl Reader<'_> {
             return Ok(());
         };
         // Not every service that names a sensor has it; the excerpt is a reading all the same.
-        let sensor = match self.service.get(&path).await {
-            Err(DeviceError::Refused { .. } | DeviceError::Nonsense { .. }) => None,
-            outcome => outcome?,
-        };
+        let sensor = optional(self.service, &path).await?;
         let (at, date) = (clock::now(), sensor.as_ref().map_or(from.date, |s| s.date));
         let sensed = sensor.map(|s| parse::sensed(&s.value)).unwrap_or_default();
         let reading = if sensed.at.is_some() { sensed.reading } else { excerpt.reading };
@@ -122,6 +121,14 @@ impl Reader<'_> {
 
     fn put(&self, feed: &mut Feed, unit: Unit, value: Option<f64>, source: &'static str) {
         self.put_at(feed, unit, value, None, clock::now(), source);
+    }
+
+    fn energy(&mut self, feed: &mut Feed, kwh: Option<f64>, source: &'static str) {
+        let Some(kwh) = kwh else { return };
+        self.energy_step = self.energy_step.min(Step::Digits(1.0).size(kwh));
+        let (at, accuracy, step) = (clock::now(), self.accuracy, Step::Known(self.energy_step));
+        // What is no figure stays absent.
+        Unit::KilowattHour.put(feed, kwh, &Origin { at, accuracy, step, source });
     }
 
     fn put_at(
@@ -156,7 +163,7 @@ impl Reader<'_> {
             let watts = parse::excerpt(&metrics.value, "PowerWatts");
             self.sensor(&mut total, Unit::Watt, watts, &metrics, "PowerDistributionMetrics.PowerWatts").await?;
             let energy = parse::excerpt(&metrics.value, "EnergykWh");
-            self.put(&mut total, Unit::KilowattHour, energy.reading, "PowerDistributionMetrics.EnergykWh");
+            self.energy(&mut total, energy.reading, "PowerDistributionMetrics.EnergykWh");
         }
         if alone {
             report.total = total;
@@ -186,10 +193,7 @@ impl Reader<'_> {
     /// All outlets in one request; none if the service promises more than it does and sends mere links.
     async fn expanded(&mut self, pdu: &Pdu) -> Result<Vec<Value>, DeviceError> {
         let Some(path) = &pdu.collection else { return Ok(Vec::new()) };
-        let answer = match self.service.get(&format!("{path}?$expand=.")).await {
-            Err(DeviceError::Refused { .. } | DeviceError::Nonsense { .. }) => None,
-            outcome => outcome?,
-        };
+        let answer = optional(self.service, &format!("{path}?$expand=.")).await?;
         let members = answer.and_then(|mut a| a.value.get_mut("Members").map(Value::take));
         let members = match members {
             Some(Value::Array(members)) => members,
@@ -199,13 +203,13 @@ impl Reader<'_> {
     }
 
     /// The lines of a mains circuit that has several.
-    fn phases(&self, mains: &Value, phases: &mut Vec<(String, Feed)>) {
+    fn phases(&mut self, mains: &Value, phases: &mut Vec<(String, Feed)>) {
         let at = |group: &str, line: &str| mains.get(group).and_then(|g| parse::excerpt(g, line).reading);
         for line in 1..=3 {
             let (own, neutral) = (format!("Line{line}"), format!("Line{line}ToNeutral"));
             let mut feed = Feed::default();
             self.put(&mut feed, Unit::Watt, at("PolyPhasePowerWatts", &neutral), "Circuit.PolyPhasePowerWatts");
-            self.put(&mut feed, Unit::KilowattHour, at("PolyPhaseEnergykWh", &neutral), "Circuit.PolyPhaseEnergykWh");
+            self.energy(&mut feed, at("PolyPhaseEnergykWh", &neutral), "Circuit.PolyPhaseEnergykWh");
             self.put(&mut feed, Unit::Ampere, at("PolyPhaseCurrentAmps", &own), "Circuit.PolyPhaseCurrentAmps");
             self.put(&mut feed, Unit::Volt, at("PolyPhaseVoltage", &neutral), "Circuit.PolyPhaseVoltage");
             if !feed.is_empty() {
@@ -215,12 +219,12 @@ impl Reader<'_> {
     }
 
     /// One outlet. Its sensors are not asked for: a request for each figure of each outlet would be too many.
-    fn outlet(&self, id: &OutletId, document: &Value) -> Outlet {
+    fn outlet(&mut self, id: &OutletId, document: &Value) -> Outlet {
         let mut feed = Feed::default();
         if parse::is_enabled(document) {
             let reading = |key| parse::excerpt(document, key).reading;
             self.put(&mut feed, Unit::Watt, reading("PowerWatts"), "Outlet.PowerWatts");
-            self.put(&mut feed, Unit::KilowattHour, reading("EnergykWh"), "Outlet.EnergykWh");
+            self.energy(&mut feed, reading("EnergykWh"), "Outlet.EnergykWh");
             self.put(&mut feed, Unit::Ampere, reading("CurrentAmps"), "Outlet.CurrentAmps");
             self.put(&mut feed, Unit::Volt, reading("Voltage"), "Outlet.Voltage");
         }

@@ -1,7 +1,7 @@
 //! JSON over HTTP: what the devices are asked, how commands reach them, and devices that fail.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ebbtide_devices::http_json::{Ask, Dialect, Generic, HttpJson, HttpJsonConfig};
@@ -59,6 +59,47 @@ async fn netio_is_read_and_switched_by_one_document() {
     assert!(matches!(none, DeviceError::NoOutlet { .. }), "{none}");
     let denied = driver(&web, Dialect::Netio).read().await.unwrap_err();
     assert!(matches!(denied, DeviceError::Denied { .. }), "{denied}");
+}
+
+#[tokio::test]
+async fn a_password_goes_in_the_clear_only_where_that_is_allowed() {
+    // A Shelly: a challenge, a new nonce every third request, and the answers counted.
+    let (asked_for, wants) = (AtomicU32::new(0), |n: u32| {
+        let told = format!("Digest qop=\"auth\", realm=\"plug\", nonce=\"n{}\", algorithm=SHA-256", n / 3);
+        Reply::Answer(401, vec![("WWW-Authenticate", told)], Vec::new())
+    });
+    let web = Web::start(None, move |asked| {
+        let n = asked_for.load(Ordering::SeqCst);
+        let answer = asked.header("Authorization").unwrap_or_default().to_owned();
+        let is_right = answer.contains(&format!("nonce=\"n{}\"", n / 3)) && answer.contains("username=\"reader\"");
+        if !is_right {
+            return wants(n);
+        }
+        asked_for.fetch_add(1, Ordering::SeqCst);
+        Reply::json(&json!({"id": 0, "output": true, "apower": 8.9}))
+    })
+    .await;
+    let (_kept, password) = secret("s3cret");
+    let with = |url: &str, device| HttpJsonConfig {
+        user: Some("reader".to_owned()),
+        password: Some(password.clone()),
+        ..HttpJsonConfig::at(url, device)
+    };
+    let mut plug = HttpJson::new(with(&web.url(), Dialect::Shelly2 { switches: 1 })).unwrap();
+    for _ in 0..7 {
+        assert_eq!(watts(&plug.read().await.unwrap().total), Some(8.9));
+    }
+    let asked = web.asked();
+    assert!(asked.iter().all(|a| !a.head.contains("Basic") && !a.head.contains("s3cret")));
+    assert_eq!(asked.len(), 10, "a challenge is answered until it is over");
+
+    let basic = Web::start(None, |_| {
+        Reply::Answer(401, vec![("WWW-Authenticate", "Basic realm=\"x\"".to_owned())], Vec::new())
+    });
+    let basic = basic.await;
+    let clear = HttpJson::new(with(&basic.url(), Dialect::Netio)).unwrap().read().await.unwrap_err();
+    assert!(clear.to_string().contains("it wants the password in the clear"), "{clear}");
+    assert!(basic.asked().iter().all(|a| a.header("Authorization").is_none()));
 }
 
 /// A Shelly or Tasmota, on or off.

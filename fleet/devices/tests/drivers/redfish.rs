@@ -98,6 +98,8 @@ async fn a_pdu_tells_its_outlets_at_once_where_it_can() {
     assert_eq!((watts(&a1.feed), kwh(&a1.feed), a1.state), (Some(197.4), Some(36166.0), PowerState::On));
     assert_eq!(a1.feed.current_ma.as_ref().map(|c| c.value), Some(1680));
     assert_eq!(a1.feed.voltage_mv.as_ref().map(|v| v.value), Some(117_500));
+    let step = a1.feed.energy_step.map(|s| s.joules());
+    assert_eq!(step, Some(3.6e6), "its counters have no decimals");
     let lines: Vec<_> = report.phases.iter().map(|(name, feed)| (name.as_str(), watts(feed).unwrap())).collect();
     assert_eq!(lines, [("L1", 198.4), ("L2", 231.5), ("L3", 58.1)]);
     let expanded = web.asked().iter().filter(|a| a.target.contains("/Outlets/")).count();

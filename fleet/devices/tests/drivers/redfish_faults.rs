@@ -226,4 +226,16 @@ async fn one_broken_document_costs_no_other() {
     let report = Redfish::new(quick(&web.url())).unwrap().read().await.unwrap();
     assert_eq!((report.total.is_empty(), report.outlets[0].state), (true, PowerState::On));
     assert!(report.missing.iter().any(|m| m.contains("GET /power") && m.contains("500")), "{:?}", report.missing);
+
+    // nor does one that this user may not see
+    let forbidden = |asked: &Asked| match asked.target.as_str() {
+        "/chassis/1" => {
+            Reply::json(&json!({"PowerSubsystem": {"@odata.id": "/sub"}, "Power": {"@odata.id": "/power"}}))
+        }
+        "/sub" => Reply::status(403),
+        _ => plain(asked),
+    };
+    let web = Web::start(None, forbidden).await;
+    let report = Redfish::new(quick(&web.url())).unwrap().read().await.unwrap();
+    assert!(report.total.power.is_some(), "{:?}", report.missing);
 }
