@@ -107,6 +107,14 @@ impl Devices for DevicesService {
         };
         let device = self.rack.device(&request.device).map_err(not_found)?;
         let outlet = OutletId::new(&request.outlet);
+        if let Some(report) = &device.latest().report
+            && !report.outlets.is_empty()
+            && !report.outlets.iter().any(|known| known.id == outlet)
+        {
+            let known: Vec<&str> = report.outlets.iter().take(50).map(|known| known.id.as_str()).collect();
+            let text = format!("{} has no outlet {outlet}; it has {}", request.device, known.join(", "));
+            return Err(Status::not_found(text));
+        }
         let node = self.rack.node_of(&request.device, &outlet).and_then(|node| NodeId::new(node).ok());
         let streams = node.as_ref().and_then(|node| self.live.heard(node)).is_some_and(|(connected, _)| connected);
         if let (Some(node), true, Switch::Off | Switch::Cycle, false) = (&node, streams, to, request.force) {

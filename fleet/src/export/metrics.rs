@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use ebbtide_devices::Latest;
 use ebbtide_proto::{Energy, v1};
 
 use crate::ingest::Counts;
 use crate::live::Live;
+use crate::power::Rack;
 
 /// The media type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +42,15 @@ metrics! {
     NAMESPACE_ENERGY = "ebbtide_fleet_namespace_energy_joules_total", "counter", "Energy of a namespace on all nodes since the daemon started.";
     NAMESPACE_POWER = "ebbtide_fleet_namespace_power_watts", "gauge", "Power of a namespace on all nodes.";
     APP_POWER = "ebbtide_fleet_app_power_watts", "gauge", "Power of an application on all nodes, the 100 with the most.";
+    DEVICE_UP = "ebbtide_fleet_device_up", "gauge", "1 if the last attempt to read a device succeeded.";
+    DEVICE_AGE = "ebbtide_fleet_device_reading_age_seconds", "gauge", "Time since a device was last read.";
+    DEVICE_ERRORS = "ebbtide_fleet_device_errors_total", "counter", "Attempts to read a device that failed.";
+    DEVICE_POWER = "ebbtide_fleet_device_power_watts", "gauge", "Power of a whole device; absent while it doesn't tell.";
+    DEVICE_ENERGY = "ebbtide_fleet_device_energy_joules_total", "counter", "Energy of a whole device since the daemon read it first.";
+    OUTLET_POWER = "ebbtide_fleet_outlet_power_watts", "gauge", "Power of an outlet, with the node that it feeds.";
+    OUTLET_ENERGY = "ebbtide_fleet_outlet_energy_joules_total", "counter", "Energy of an outlet since the daemon read it first.";
+    OUTLET_STATE = "ebbtide_fleet_outlet_state", "gauge", "1 for the state that an outlet is in: on, off, turning-on, turning-off or unknown.";
+    WALL_POWER = "ebbtide_fleet_node_wall_power_watts", "gauge", "Power of a node at its outlets, or else at its BMC.";
     NODES = "ebbtide_fleet_nodes", "gauge", "Nodes that are known.";
     CONNECTED = "ebbtide_fleet_connected_agents", "gauge", "Agents that are connected.";
     SAMPLES = "ebbtide_fleet_samples_total", "counter", "Values taken from agents since the daemon started.";
@@ -88,6 +99,52 @@ impl Page {
         self.0.push_str(&format!(" {value}\n"));
     }
 
+    /// What devices tell.
+    fn devices(&mut self, rack: &Rack, now_ms: u64) {
+        let all: Vec<_> = rack.devices().map(|device| (device.name(), device.latest())).collect();
+        let total = |latest: &Latest| Some(latest.report.as_ref()?.total.power.as_ref()?.value.watts());
+        type Figure<'a> = &'a dyn Fn(&Latest) -> Option<String>;
+        let of_devices: [(Metric, Figure<'_>); 5] = [
+            (DEVICE_UP, &|it| Some(u8::from(it.error.is_none() && it.report.is_some()).to_string())),
+            (DEVICE_AGE, &|it| Some((now_ms.saturating_sub(it.read_at?.wall / 1_000_000) as f64 / 1e3).to_string())),
+            (DEVICE_ERRORS, &|it| Some(it.errors.to_string())),
+            (DEVICE_POWER, &|it| total(it).map(|w| w.to_string())),
+            (DEVICE_ENERGY, &|it| Some(it.total?.energy.as_joules_exact().to_string())),
+        ];
+        for (metric, figure) in of_devices {
+            self.head(metric);
+            for (name, latest) in &all {
+                if let Some(value) = figure(latest) {
+                    self.sample(metric.name, &[("device", name)], value);
+                }
+            }
+        }
+        for metric in [OUTLET_POWER, OUTLET_ENERGY, OUTLET_STATE] {
+            self.head(metric);
+            for (name, latest) in &all {
+                for outlet in latest.report.iter().flat_map(|report| &report.outlets) {
+                    let node = rack.node_of(name, &outlet.id).unwrap_or_default();
+                    let place = [("device", *name), ("outlet", outlet.id.as_str()), ("node", node)];
+                    if metric.name == OUTLET_STATE.name {
+                        let [device, id, node] = place;
+                        self.sample(metric.name, &[device, id, node, ("state", outlet.state.as_str())], 1);
+                    } else if metric.name == OUTLET_POWER.name {
+                        let power = outlet.feed.power.as_ref();
+                        power.into_iter().for_each(|power| self.sample(metric.name, &place, power.value.watts()));
+                    } else if let Some(metered) = latest.outlets.get(&outlet.id) {
+                        self.sample(metric.name, &place, metered.energy.as_joules_exact());
+                    }
+                }
+            }
+        }
+        self.head(WALL_POWER);
+        for feed in rack.feeds() {
+            if let Some(wall) = rack.wall(&feed.node) {
+                self.sample(WALL_POWER.name, &[("node", &feed.node)], wall.power.watts());
+            }
+        }
+    }
+
     fn one(&mut self, metric: Metric, value: impl std::fmt::Display) {
         self.head(metric);
         self.sample(metric.name, &[], value);
@@ -120,7 +177,7 @@ pub struct StoreFigures {
 }
 
 /// The page at `now_ms`.
-pub fn page(live: &Live, counts: &Counts, store: Option<StoreFigures>, now_ms: u64) -> String {
+pub fn page(live: &Live, rack: &Rack, counts: &Counts, store: Option<StoreFigures>, now_ms: u64) -> String {
     let nodes = live.nodes("", now_ms);
     let mut page = Page(String::with_capacity(nodes.len() * 800 + 4096));
     let shown = || nodes.iter().take(MOST_NODES);
@@ -173,6 +230,7 @@ pub fn page(live: &Live, counts: &Counts, store: Option<StoreFigures>, now_ms: u
             }
         }
     }
+    page.devices(rack, now_ms);
     page.one(NODES, live.len());
     page.one(CONNECTED, live.connected());
     for (metric, n) in [

@@ -166,7 +166,15 @@ impl Test<'_> {
         if !outcome.is_success() {
             return Err(format!("it didn't shut down: {}", spoken(&outcome.verdict)));
         }
-        tell(format!("it is off, confirmed by {}", outcome.signals));
+        // an agent that goes on speaking belies any device
+        let start = clock::now();
+        while self.streams() {
+            if clock::now().since(start) >= self.deadline {
+                return Err(format!("{place} says that it is off, but its agent still speaks"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        tell(format!("it is off, confirmed by {}, and its agent is gone", outcome.signals));
         Ok(())
     }
 

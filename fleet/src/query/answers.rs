@@ -9,6 +9,7 @@ use ebbtide_runtime::clock;
 use super::{Queries, QueryError};
 use crate::ingest::Counts;
 use crate::live::Live;
+use crate::power::Rack;
 use crate::store::{Stats, Store};
 
 /// Workloads in an answer, if the question doesn't say.
@@ -20,6 +21,8 @@ pub struct Answers {
     pub live: Arc<Live>,
     /// What was.
     pub store: Store,
+    /// The power hardware.
+    pub rack: Arc<Rack>,
     /// What happened to the ingest.
     pub counts: Arc<Counts>,
     /// When the daemon started, in milliseconds since 1970.

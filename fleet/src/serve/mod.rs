@@ -95,6 +95,7 @@ impl Fleet {
             Committer::start(store.clone(), Arc::clone(&counts)).context("can't start a thread")?;
         let answers = Arc::new(Answers {
             live: Arc::clone(&live),
+            rack: Arc::clone(&rack),
             store: store.clone(),
             counts: Arc::clone(&counts),
             started_ms: now_ms,

@@ -41,7 +41,7 @@ pub(super) fn metrics(answers: &Answers, at_ms: u64) -> String {
     // what can't be told is left out
     let stats = answers.store.stats().ok();
     let store = stats.map(|stats| StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes });
-    export::page(&answers.live, &answers.counts, store, at_ms)
+    export::page(&answers.live, &answers.rack, &answers.counts, store, at_ms)
 }
 
 async fn metrics_page(State(answers): State<Arc<Answers>>) -> Response {
