@@ -2,7 +2,7 @@
 # Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench fuzz ebpf clean need-rust
+.PHONY: help up test test-devices lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -25,6 +25,12 @@ test: need-rust ## run all tests (with cargo-nextest where it is installed)
 	else \
 		cargo test --locked --workspace; \
 	fi
+
+test-devices: need-rust ## test the drivers of power hardware against simulators, in a Python venv that it makes
+	@venv="$$(tools/device-simulators)" || exit 1; \
+	for p in ipmitool ipmi_sim mosquitto mosquitto_sub; do command -v $$p >/dev/null 2>&1 || { \
+		$(call say,make test-devices: $$p is missing; on Debian: apt-get install ipmitool openipmi mosquitto mosquitto-clients); exit 1; }; done; \
+	EBBTIDE_DEVICES_VENV="$$PWD/$$venv" EBBTIDE_REQUIRE_DEVICES=1 cargo test --locked -p ebbtide-devices
 
 lint: need-rust ## format, clippy, documentation, and what dependencies may bring in
 	@for c in fmt clippy; do cargo $$c --version >/dev/null 2>&1 || { \

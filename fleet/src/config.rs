@@ -269,13 +269,16 @@ impl Config {
         let mut fed = BTreeSet::new();
         for feed in &self.feed {
             if let Err(error) = NodeId::new(&feed.node) {
-                let (why, fix) = (format!("names a node that can't be: {error}"), "use the name that `ebbtide nodes` shows");
+                let (why, fix) =
+                    (format!("names a node that can't be: {error}"), "use the name that `ebbtide nodes` shows");
                 return Err(ConfigError::Conflict { key: "feed", why, fix });
             }
             let known = |place: &Place| self.device.iter().any(|device| device.name == place.device);
             if let Some(place) = feed.places().find(|place| !known(place)) {
-                let (why, fix) =
-                    (format!("of {} names {place}, and there is no device {:?}", feed.node, place.device), "add a [[device]] of that name");
+                let (why, fix) = (
+                    format!("of {} names {place}, and there is no device {:?}", feed.node, place.device),
+                    "add a [[device]] of that name",
+                );
                 return Err(ConfigError::Conflict { key: "feed", why, fix });
             }
             let mut own: BTreeSet<String> = feed.outlets.iter().map(Place::to_string).collect();

@@ -6,21 +6,26 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of this crate a module may use, and why.
 const MAY_USE: &[(&str, &[&str], &str)] = &[
-    ("config", &["store"], "what the operator may say; the store's retention is made of it"),
+    ("config", &["power", "store"], "what the operator may say; the store's retention and the feeds are made of it"),
     ("pki", &[], "certificates: knows nobody"),
     ("plot", &[], "data to SVG: knows nobody"),
     ("groups", &[], "what workloads are added up under: pure"),
     ("catalogue", &["pki"], "tokens; hashes like certificates do"),
     ("live", &["groups"], "the fleet as last heard: is told, asks nobody"),
     ("store", &["groups", "query"], "keeps frames; answers in the words of `query`"),
+    (
+        "power",
+        &["catalogue", "live"],
+        "the hardware and what it feeds: knows who streams, keeps proofs, switches only when told",
+    ),
     ("ingest", &["live", "store"], "puts what agents send where it belongs"),
-    ("query", &["ingest", "live", "store"], "reads what was published"),
-    ("export", &["ingest", "live"], "metrics of what is live"),
+    ("query", &["ingest", "live", "power", "store"], "reads what was published"),
+    ("export", &["ingest", "live", "power"], "metrics of what is live"),
     ("ui", &["plot", "query"], "asks questions; can't reach what answers them"),
-    ("api", &["catalogue", "ingest", "live", "pki", "query", "store"], "gRPC: telemetry in, answers out"),
+    ("api", &["catalogue", "ingest", "live", "pki", "power", "query", "store"], "gRPC: telemetry in, answers out"),
     (
         "serve",
-        &["api", "catalogue", "config", "export", "ingest", "live", "pki", "query", "store", "ui"],
+        &["api", "catalogue", "config", "export", "ingest", "live", "pki", "power", "query", "store", "ui"],
         "puts the parts together",
     ),
     ("args", &[], "the command line"),

@@ -163,7 +163,10 @@ impl Devices for DevicesService {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let suggestions = suggest::suggest(&history).into_iter().map(|it| v1::Suggestion {
             configured: self.rack.node_of(&it.place.device, &it.place.outlet).unwrap_or_default().to_owned(),
-            why: format!("changes go together with r = {:.2}; {:+.0} W beyond the node's own sensors", it.r, it.above_w),
+            why: format!(
+                "changes go together with r = {:.2}; {:+.0} W beyond the node's own sensors",
+                it.r, it.above_w
+            ),
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1")]
             confidence_milli: (it.confidence * 1000.0) as u32,
             node: it.node,

@@ -131,7 +131,10 @@ fn workload(number: u32, n: u32) -> Arc<WorkloadInfo> {
         let pod = format!("service-{n}-{}-{}", letters(u64::from(n) * 7919, 10), letters(u64::from(number), 5));
         labels.push(("pod", pod));
     }
-    Arc::new(WorkloadInfo { id: WorkloadId::new(kind, &name).expect("a workload id"), labels: labels.into_iter().collect() })
+    Arc::new(WorkloadInfo {
+        id: WorkloadId::new(kind, &name).expect("a workload id"),
+        labels: labels.into_iter().collect(),
+    })
 }
 
 /// `len` letters of those that Kubernetes makes names of.

@@ -148,7 +148,8 @@ fn make_up(bench: &BenchQuery, folder: &Path, now_ms: u64) -> anyhow::Result<(u6
             stream: store.stream(&node, 1)?,
         });
     }
-    let bar = ProgressBar::new(frames).with_style(ProgressStyle::with_template("making up {bar:30} {percent} % {eta}")?);
+    let bar =
+        ProgressBar::new(frames).with_style(ProgressStyle::with_template("making up {bar:30} {percent} % {eta}")?);
     let (mut samples, mut making) = (0, Duration::ZERO);
     let mut decoded = Decoded::default();
     for n in 1..=frames {

@@ -146,7 +146,11 @@ impl NodeLive {
             let Some(series) = self.series.get_mut(place as usize).and_then(Option::as_mut) else { continue };
             let counted = series.key.workload.is_none()
                 && series.key.metric == Metric::Energy
-                && series.key.zone.and_then(|z| self.zones.get(usize::from(z))?.as_ref()).is_some_and(|zone| zone.counts);
+                && series
+                    .key
+                    .zone
+                    .and_then(|z| self.zones.get(usize::from(z))?.as_ref())
+                    .is_some_and(|zone| zone.counts);
             let ticks = frame.ticks.get(first..).unwrap_or_default();
             if series.key.metric == Metric::Energy
                 && let Some(Some(info)) = series.key.workload.and_then(|w| self.workloads.get(w as usize))

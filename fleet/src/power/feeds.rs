@@ -169,10 +169,8 @@ mod tests {
             switchable: true,
         };
         let report = Report { outlets: outlets.iter().map(outlet).collect(), ..Report::default() };
-        let sums: BTreeMap<_, _> = outlets
-            .iter()
-            .filter_map(|(id, w)| Some((OutletId::new(id), metered((*w)? * 10))))
-            .collect();
+        let sums: BTreeMap<_, _> =
+            outlets.iter().filter_map(|(id, w)| Some((OutletId::new(id), metered((*w)? * 10)))).collect();
         Arc::new(Latest { report: Some(Arc::new(report)), outlets: Arc::new(sums), ..Latest::default() })
     }
 
@@ -211,6 +209,11 @@ mod tests {
         let ladder = |text: &str| feed(text).ladder().iter().map(Place::to_string).collect::<Vec<_>>();
         assert_eq!(ladder("node = 'n'\noutlets = ['a/1']\nbmc = 'm'"), ["m/system", "a/1"]);
         assert_eq!(ladder("node = 'n'\noutlets = ['a/1']\nwake = ['wol-n', 'a/1']"), ["wol-n/system", "a/1"]);
-        assert!(toml::from_str::<FeedConfig>("node = 'n'\noutlets = ['/1']").unwrap_err().to_string().contains("DEVICE/OUTLET"));
+        assert!(
+            toml::from_str::<FeedConfig>("node = 'n'\noutlets = ['/1']")
+                .unwrap_err()
+                .to_string()
+                .contains("DEVICE/OUTLET")
+        );
     }
 }

@@ -1,14 +1,8 @@
 //! What nodes and outlets drew lately: little, and only for comparison.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use ebbtide_proto::v1;
-use ebbtide_runtime::tasks::Shutdown;
 
 use super::{Place, Rack};
-use crate::query::Queries;
 
 /// How often watts are noted, in milliseconds.
 pub const EVERY_MS: u64 = 10_000;
@@ -53,44 +47,24 @@ impl History {
     }
 }
 
-/// Notes the watts of all nodes and outlets again and again until the stop.
-///
-/// # Errors
-/// None.
-pub async fn keep(
-    history: Arc<Mutex<History>>,
-    rack: Arc<Rack>,
-    queries: Arc<dyn Queries>,
-    stop: Shutdown,
-) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(Duration::from_millis(EVERY_MS));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            () = stop.requested() => return Ok(()),
-            _ = ticks.tick() => {}
-        }
-        if rack.devices().next().is_none() {
-            continue;
-        }
-        let mut outlets = Vec::new();
-        for device in rack.devices() {
-            let latest = device.latest();
-            for outlet in latest.report.iter().flat_map(|report| &report.outlets) {
-                if let Some(power) = &outlet.feed.power {
-                    let place = Place { device: device.name().to_owned(), outlet: outlet.id.clone() };
-                    outlets.push((place, watts(power.value.uw())));
-                }
+/// What all outlets draw now, in watts.
+pub fn outlets(rack: &Rack) -> Vec<(Place, f32)> {
+    let mut all = Vec::new();
+    for device in rack.devices() {
+        let latest = device.latest();
+        for outlet in latest.report.iter().flat_map(|report| &report.outlets) {
+            if let Some(power) = &outlet.feed.power {
+                let place = Place { device: device.name().to_owned(), outlet: outlet.id.clone() };
+                all.push((place, watts(power.value.uw())));
             }
         }
-        let nodes = queries.nodes(&v1::ListNodesRequest::default()).nodes;
-        let nodes = nodes.into_iter().filter_map(|node| Some((node.name, watts(node.power_uw?))));
-        history.lock().unwrap_or_else(PoisonError::into_inner).note(nodes.collect::<Vec<_>>(), outlets);
     }
+    all
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "for comparison, seven digits are enough")]
-fn watts(uw: u64) -> f32 {
+/// Watts for comparison: seven digits are enough.
+#[allow(clippy::cast_possible_truncation, reason = "that is said above")]
+pub fn watts(uw: u64) -> f32 {
     (uw as f64 / 1e6) as f32
 }
 

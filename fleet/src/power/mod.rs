@@ -98,7 +98,8 @@ impl Rack {
         let feed = self.feed(node.as_str())?;
         let devices: BTreeSet<String> =
             feed.outlets.iter().map(|place| place.device.clone()).chain(feed.bmc.clone()).collect();
-        let news = devices.into_iter().filter_map(|name| Some((WatchStream::new(self.devices.get(&name)?.watch()), name)));
+        let news =
+            devices.into_iter().filter_map(|name| Some((WatchStream::new(self.devices.get(&name)?.watch()), name)));
         let news: StreamMap<_, _> = news.map(|(news, name)| (name, news)).collect();
         (!news.is_empty()).then(|| Walls { rack: Arc::clone(self), node: node.clone(), news, told: None })
     }

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::history::History;
 use super::Place;
+use super::history::History;
 
 /// Changes of both that have to be known.
 const FEWEST: usize = 30;

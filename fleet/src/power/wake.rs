@@ -9,8 +9,8 @@ use ebbtide_runtime::clock::{self, Moment};
 use ebbtide_runtime::tasks::Shutdown;
 use tokio::sync::mpsc;
 
-use super::feeds::{FeedConfig, Place, SYSTEM};
 use super::Rack;
+use super::feeds::{FeedConfig, Place, SYSTEM};
 use crate::catalogue::Catalogue;
 use crate::live::Live;
 
@@ -161,8 +161,7 @@ impl Test<'_> {
         tell(format!("asking it to shut down, by {place}"));
         // the machine's word and the agent's silence
         let limits = Limits { deadline: self.deadline, signals: 2, ..Limits::default() };
-        let outcome =
-            self.device(&place)?.switch(&place.outlet, Switch::SoftOff, limits, || self.agent()).await;
+        let outcome = self.device(&place)?.switch(&place.outlet, Switch::SoftOff, limits, || self.agent()).await;
         if !outcome.is_success() {
             return Err(format!("it didn't shut down: {}", spoken(&outcome.verdict)));
         }
@@ -188,7 +187,11 @@ impl Test<'_> {
                 outlet.id.as_str() == SYSTEM || feed.outlets.iter().any(|p| p.device == place && p.outlet == outlet.id)
             };
             for outlet in report.outlets.iter().filter(own) {
-                let dark = outlet.feed.power.as_ref().is_some_and(|power| power.value <= device.config().off_power(&outlet.id));
+                let dark = outlet
+                    .feed
+                    .power
+                    .as_ref()
+                    .is_some_and(|power| power.value <= device.config().off_power(&outlet.id));
                 if outlet.state == PowerState::Off || dark {
                     return Ok(());
                 }
@@ -245,11 +248,7 @@ impl Test<'_> {
 pub fn moment_of(ms: u64) -> Moment {
     let now = clock::now();
     let ns = now.wall.saturating_sub(ms.saturating_mul(1_000_000));
-    Moment {
-        mono: now.mono.saturating_sub(ns),
-        boot: now.boot.saturating_sub(ns),
-        wall: now.wall.saturating_sub(ns),
-    }
+    Moment { mono: now.mono.saturating_sub(ns), boot: now.boot.saturating_sub(ns), wall: now.wall.saturating_sub(ns) }
 }
 
 /// A verdict in words.

@@ -6,14 +6,15 @@
 mod connection;
 pub mod control;
 mod pages;
+mod watts;
 
 pub use connection::Connection;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -40,7 +41,7 @@ use crate::ingest::{Committer, Counts, Limits};
 use crate::live::{Live, Staleness};
 use crate::pki::{self, Authority};
 use crate::power::history::History;
-use crate::power::{self, Rack, wake};
+use crate::power::{Rack, wake};
 use crate::query::{Answers, Queries};
 use crate::store::{Options, Store};
 
@@ -242,7 +243,7 @@ pub async fn run(
     let tests = wake::tests(orders, Arc::clone(&rack), Arc::clone(live), catalogue.clone(), stop.clone());
     tasks.spawn("tests of waking", tests);
     let answers = Arc::clone(&fleet.answers) as Arc<dyn Queries>;
-    let noting = power::history::keep(history, Arc::clone(&rack), answers, stop.clone());
+    let noting = watts::note(history, Arc::clone(&rack), answers, stop.clone());
     tasks.spawn("watts", noting);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
     let router = fleet.services(trust, enrolment, service, stop.clone())?;

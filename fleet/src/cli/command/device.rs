@@ -32,7 +32,9 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &DeviceArgs, output: &Outpu
             let nothing = answer.found.is_empty();
             output.show(&Found(answer))?;
             if nothing {
-                output.note(&format!("nothing that is known answers at {host}; can the fleet daemon's machine reach it?"));
+                output.note(&format!(
+                    "nothing that is known answers at {host}; can the fleet daemon's machine reach it?"
+                ));
             }
             Ok(Exit::Ok)
         }
@@ -63,7 +65,8 @@ pub(in crate::cli) async fn run(fleet: &Fleet, args: &DeviceArgs, output: &Outpu
 }
 
 async fn list(fleet: &Fleet, output: &Output) -> Result<Exit, Failure> {
-    let answer = fleet.ask("asking for devices", fleet.devices().list_devices(v1::ListDevicesRequest::default())).await?;
+    let answer =
+        fleet.ask("asking for devices", fleet.devices().list_devices(v1::ListDevicesRequest::default())).await?;
     let nothing = answer.devices.is_empty();
     let troubles: Vec<String> = answer
         .devices

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ebbtide_proto::{Ratio, ZoneId};
 use ebbtide_proto::frame::{Batch, Column, Encoder, Limits};
 use ebbtide_proto::series::{Labels, Quality, SeriesKey, ZoneKind};
+use ebbtide_proto::{Ratio, ZoneId};
 
 use super::*;
 

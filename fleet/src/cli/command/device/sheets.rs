@@ -103,7 +103,17 @@ impl Answer for Listed {
 
     fn csv(&self) -> Sheet {
         let mut sheet = Sheet::new(&[
-            "name", "kind", "vendor", "model", "serial", "power_uw", "energy_uj", "outlets", "read_ms", "polls", "errors",
+            "name",
+            "kind",
+            "vendor",
+            "model",
+            "serial",
+            "power_uw",
+            "energy_uj",
+            "outlets",
+            "read_ms",
+            "polls",
+            "errors",
             "trouble",
         ]);
         for device in &self.0.devices {
@@ -190,8 +200,17 @@ impl Answer for Read {
 
     fn csv(&self) -> Sheet {
         let mut sheet = Sheet::new(&[
-            "device", "outlet", "name", "state", "node", "power_uw", "power_error_ppm", "power_ms", "energy_uj",
-            "current_ma", "voltage_mv",
+            "device",
+            "outlet",
+            "name",
+            "state",
+            "node",
+            "power_uw",
+            "power_error_ppm",
+            "power_ms",
+            "energy_uj",
+            "current_ma",
+            "voltage_mv",
         ]);
         for device in &self.0.devices {
             for (place, name, state, node, feed) in Self::rows(device) {
