@@ -1,0 +1,3 @@
+//! Worlds on a virtual clock that drive the production planner.
+
+pub mod planetlab;
