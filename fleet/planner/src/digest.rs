@@ -24,8 +24,8 @@ impl Write for Fnv {
 }
 
 /// The digest of all inputs of a plan, as 32 hexadecimal digits.
-pub fn digest(state: &FleetState, policy: &Policy, now: Time, seed: u64) -> String {
-    of(&(state, policy, now, seed))
+pub fn digest(state: &FleetState, policy: &Policy, now: Time) -> String {
+    of(&(state, policy, now))
 }
 
 /// The digest of any value, by its JSON form.

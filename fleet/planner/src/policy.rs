@@ -17,16 +17,30 @@ pub enum Basis {
     Forecast,
 }
 
-/// How much of a node may be filled by forecasts: multiples of the standard deviation of the node's forecast error.
+/// How much room forecasts leave.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Margin {
+    /// Multiples of the standard deviation of the node's forecast error that have to fit on top of the forecast.
+    pub z: f64,
+    /// How many of the last 24 samples may have been higher than what there is room for; the workloads' samples are
+    /// added up, so that peaks count where they coincide. `None` doesn't look at the past.
+    #[serde(default)]
+    pub peaks: Option<u8>,
+}
+
+/// How much of a node may be filled by forecasts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Margins {
-    /// A node is relieved if level and this margin don't fit.
-    pub relieve: f64,
-    /// A node takes a workload if level and this margin still fit.
-    pub fit: f64,
+    /// A node is relieved if its forecast doesn't fit with this margin.
+    pub relieve: Margin,
+    /// A node takes a workload if its forecast still fits with this margin.
+    pub fit: Margin,
+    /// What has to leave an overloaded node goes to one that is on with this margin rather than wake another.
+    pub squeeze: Margin,
     /// A node is emptied if the others still have this margin afterwards.
-    pub drain: f64,
+    pub drain: Margin,
     /// Share of a node's CPU that forecasts may fill, 0 to 1.
     pub fill: f64,
 }
@@ -48,8 +62,20 @@ impl Risk {
     /// The margins it stands for.
     pub fn margins(self) -> Margins {
         match self {
-            Self::Low => Margins { relieve: 1.0, fit: 2.0, drain: 2.0, fill: 0.95 },
-            Self::High => Margins { relieve: 0.0, fit: 0.5, drain: 0.5, fill: 1.0 },
+            Self::Low => Margins {
+                relieve: Margin { z: 0.0, peaks: None },
+                fit: Margin { z: 0.1, peaks: Some(3) },
+                squeeze: Margin { z: 0.0, peaks: None },
+                drain: Margin { z: 0.2, peaks: Some(0) },
+                fill: 1.0,
+            },
+            Self::High => Margins {
+                relieve: Margin { z: 0.0, peaks: None },
+                fit: Margin { z: 0.0, peaks: Some(8) },
+                squeeze: Margin { z: 0.0, peaks: None },
+                drain: Margin { z: 0.0, peaks: Some(6) },
+                fill: 1.0,
+            },
             Self::Margins(margins) => margins,
         }
     }
@@ -206,9 +232,10 @@ impl Policy {
             ("disruption_j", self.disruption_j, (0.0..1e12).contains(&self.disruption_j), positive),
             ("reserve.cpu", self.reserve.cpu, (0.0..1.0).contains(&self.reserve.cpu), share),
             ("risk.fill", m.fill, m.fill > 0.0 && m.fill <= 1.0, share),
-            ("risk.relieve", m.relieve, m.relieve.is_finite(), "a number"),
-            ("risk.fit", m.fit, m.fit.is_finite() && m.fit >= m.relieve, "at least risk.relieve"),
-            ("risk.drain", m.drain, m.drain.is_finite() && m.drain >= m.relieve, "at least risk.relieve"),
+            ("risk.relieve", m.relieve.z, m.relieve.z.is_finite(), "a number"),
+            ("risk.squeeze", m.squeeze.z, m.squeeze.z.is_finite(), "a number"),
+            ("risk.fit", m.fit.z, m.fit.z.is_finite() && m.fit.z >= m.relieve.z, "at least risk.relieve"),
+            ("risk.drain", m.drain.z, m.drain.z.is_finite() && m.drain.z >= m.relieve.z, "at least risk.relieve"),
             ("worth.price", self.worth.price, (0.0..1e6).contains(&self.worth.price), positive),
             ("worth.carbon", self.worth.carbon, (0.0..1e6).contains(&self.worth.carbon), positive),
         ];

@@ -16,7 +16,7 @@ pub const WINDOW: usize = 36;
 pub const ERRORS: usize = 24;
 
 /// Weight of the latest sample in the level.
-static ALPHA: std::sync::LazyLock<f64> = std::sync::LazyLock::new(|| std::env::var("ALPHA").ok().and_then(|v| v.parse().ok()).unwrap_or(0.35));
+const ALPHA: f64 = 0.35;
 
 /// Hours of a day.
 const HOURS: usize = 24;
@@ -59,6 +59,8 @@ pub struct Forecast {
     /// What forecasts of the past lacked (positive: more was used than forecast), the latest last; 0 where there was
     /// none.
     pub errors: [f32; ERRORS],
+    /// Samples of the past, the latest last; the earliest again where there are fewer.
+    pub recent: [f32; ERRORS],
     /// How many of the errors are real.
     pub known: u32,
 }
@@ -91,7 +93,7 @@ impl Demand {
     /// Expected use, in thousandths of a CPU; `None` before the first sample.
     pub fn level(&self) -> Option<f64> {
         let (&first, rest) = self.recent.split_first()?;
-        let smooth = |level: f64, v: &f32| level + *ALPHA * (f64::from(*v) - level);
+        let smooth = |level: f64, v: &f32| level + ALPHA * (f64::from(*v) - level);
         let level = rest.iter().fold(f64::from(first), smooth);
         Some((level + self.season.as_ref().map_or(0.0, |s| s.change_ahead(self.at))).max(0.0))
     }
@@ -108,12 +110,12 @@ impl Demand {
             if i >= skip {
                 errors[ERRORS - known + i - skip] = narrow(error);
             }
-            smooth += *ALPHA * error;
+            smooth += ALPHA * error;
         }
         let latest = rest.last().copied().unwrap_or(first);
         let ahead = self.season.as_ref().map_or(0.0, |s| s.change_ahead(self.at));
         let known = u32::try_from(known).unwrap_or(u32::MAX);
-        Some(Forecast { level: narrow((smooth + ahead).max(0.0)), latest, errors, known })
+        Some(Forecast { level: narrow((smooth + ahead).max(0.0)), latest, errors, recent: std::array::from_fn(|i| self.recent[(self.recent.len() + i).saturating_sub(ERRORS).min(self.recent.len() - 1)]), known })
     }
 }
 

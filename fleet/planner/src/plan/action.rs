@@ -99,13 +99,15 @@ pub enum Undo {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Digest of everything the plan was made from: the same inputs have the same.
+    /// Digest of everything the plan was made from, once it is recorded with that as a `replay::Decision`.
     pub inputs: String,
     /// When it was made.
     pub at: Time,
     /// What to do, in an order of which every prefix is harmless.
     pub actions: Vec<Action>,
-    /// Watts of the fleet before.
+    /// Nodes that the plan and its watts are about; fewer than the fleet has if it was made around a change.
+    pub nodes: usize,
+    /// Watts of these nodes before.
     pub before_w: f64,
     /// Watts after.
     pub after_w: f64,

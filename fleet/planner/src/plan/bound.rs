@@ -14,9 +14,9 @@ use super::problem::{CPU, N, PWork, Problem};
 use crate::policy::Basis;
 
 /// Most kinds of node in the program.
-const KINDS: usize = 40;
+const KINDS: usize = 32;
 /// Most kinds of workload in the program.
-const DEMANDS: usize = 10;
+const DEMANDS: usize = 60;
 /// Share by which the solver's arithmetic may be off.
 const ROUNDING: f64 = 1e-7;
 
@@ -57,6 +57,8 @@ struct DemandOf {
     need: Vec<f64>,
     /// Share of the CPU needed that is surely used.
     used: f64,
+    /// Least of each resource per unit of CPU among its members.
+    tied: Vec<f64>,
     kinds: Vec<bool>,
 }
 
@@ -147,29 +149,43 @@ fn bucket(v: f64, grain: f64) -> i64 {
     if grain <= 0.0 { v.to_bits().cast_signed() } else { ((v + 1e-9).ln() / grain).floor() as i64 }
 }
 
+/// The band of a workload: memory per CPU in steps of a fifth; workloads without CPU are in one of their own.
+fn band(cpu: f64, memory: f64) -> u32 {
+    if cpu <= 0.0 {
+        return u32::MAX;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "a few dozen bands")]
+    let step = ((memory / cpu + 1.0).ln() * 5.0) as u32;
+    step
+}
+
 fn demands(problem: &Problem<'_>, kinds: &[Kind], left_out: &[bool]) -> Vec<DemandOf> {
     let forecast = problem.policy.basis == Basis::Forecast;
-    let mut by_class: BTreeMap<usize, (Vec<f64>, f64)> = BTreeMap::new();
+    let mut by_kinds: BTreeMap<(Vec<bool>, u32), DemandOf> = BTreeMap::new();
+    let mut admits: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
     for (w, work) in problem.work.iter().enumerate() {
         if left_out.get(w).copied().unwrap_or(false) {
             continue;
         }
-        let (sum, used) = by_class.entry(work.class).or_insert_with(|| (vec![0.0; problem.dims], 1.0));
-        for (d, s) in sum.iter_mut().enumerate() {
-            *s += if d == CPU && forecast { work.level } else { work.need[d] as f64 };
+        let allowed = admits.entry(work.class).or_insert_with(|| {
+            kinds.iter().map(|k| problem.class_admits(work.class, problem.nodes[k.example].class)).collect()
+        });
+        let need = |d: usize| if d == CPU && forecast { work.level } else { work.need[d] as f64 };
+        let known = by_kinds.entry((allowed.clone(), band(need(CPU), need(CPU + 1)))).or_insert_with(|| DemandOf {
+            need: vec![0.0; problem.dims],
+            used: 1.0,
+            tied: vec![f64::INFINITY; problem.dims],
+            kinds: allowed.clone(),
+        });
+        for d in 0..problem.dims {
+            known.need[d] += need(d);
+            if need(CPU) > 0.0 {
+                known.tied[d] = known.tied[d].min(need(d) / need(CPU));
+            }
         }
         if !forecast && work.need[CPU] > 0 {
-            *used = used.min(work.level / work.need[CPU] as f64);
+            known.used = known.used.min(work.level / work.need[CPU] as f64);
         }
-    }
-    let mut by_kinds: BTreeMap<Vec<bool>, DemandOf> = BTreeMap::new();
-    for (class, (need, used)) in by_class {
-        let admits: Vec<bool> = kinds.iter().map(|k| problem.class_admits(class, problem.nodes[k.example].class)).collect();
-        let known = by_kinds.entry(admits.clone()).or_insert(DemandOf { need: vec![0.0; problem.dims], used: 1.0, kinds: admits });
-        for (a, b) in known.need.iter_mut().zip(&need) {
-            *a += b;
-        }
-        known.used = known.used.min(used);
     }
     let mut demands: Vec<DemandOf> = by_kinds.into_values().collect();
     demands.sort_by(|a, b| b.need[CPU].total_cmp(&a.need[CPU]));
@@ -179,6 +195,9 @@ fn demands(problem: &Problem<'_>, kinds: &[Kind], left_out: &[bool]) -> Vec<Dema
             *a += b;
         }
         next.used = next.used.min(small.used);
+        for (a, b) in next.tied.iter_mut().zip(&small.tied) {
+            *a = a.min(*b);
+        }
         for (a, b) in next.kinds.iter_mut().zip(&small.kinds) {
             *a |= b;
         }
@@ -196,20 +215,37 @@ fn solve(dims: usize, kinds: &[Kind], demands: &[DemandOf]) -> Option<(f64, Vec<
         kinds.iter().map(|k| lp.add_var(if k.fixed { 0.0 } else { k.on_w }, (if k.fixed { k.count } else { 0.0 }, k.count))).collect();
     let mut filled: Vec<Vec<Vec<(Variable, f64)>>> = vec![vec![Vec::new(); dims]; kinds.len()];
     for demand in demands {
+        let may = |k: usize, d: usize| demand.kinds[k] && kinds[k].room[d] > 0.0;
+        let mut carried = vec![0.0; dims];
+        if demand.need[CPU] > 0.0 {
+            let mut flows = Vec::new();
+            for k in (0..kinds.len()).filter(|&k| (0..dims).all(|d| may(k, d) || tied(demand, d) == 0.0)) {
+                let flow = lp.add_var(kinds[k].slope * demand.used * scale[CPU], (0.0, f64::INFINITY));
+                flows.push((flow, 1.0));
+                for d in 0..dims {
+                    let along = if d == CPU { 1.0 } else { tied(demand, d) * scale[CPU] / scale[d] };
+                    if along > 0.0 {
+                        filled[k][d].push((flow, along));
+                    }
+                }
+            }
+            lp.add_constraint(flows, ComparisonOp::Ge, demand.need[CPU] / scale[CPU] * (1.0 - 1e-9));
+            for (d, c) in carried.iter_mut().enumerate() {
+                *c = if d == CPU { demand.need[CPU] } else { tied(demand, d) * demand.need[CPU] };
+            }
+        }
         for d in 0..dims {
-            if demand.need[d] <= 0.0 {
+            let rest = demand.need[d] - carried[d];
+            if rest <= demand.need[d] * 1e-9 {
                 continue;
             }
             let mut flows = Vec::new();
-            for (k, kind) in kinds.iter().enumerate() {
-                if demand.kinds[k] && kind.room[d] > 0.0 {
-                    let price = if d == CPU { kind.slope * demand.used * scale[d] } else { 0.0 };
-                    let flow = lp.add_var(price, (0.0, f64::INFINITY));
-                    flows.push((flow, 1.0));
-                    filled[k][d].push((flow, 1.0));
-                }
+            for k in (0..kinds.len()).filter(|&k| may(k, d)) {
+                let flow = lp.add_var(0.0, (0.0, f64::INFINITY));
+                flows.push((flow, 1.0));
+                filled[k][d].push((flow, 1.0));
             }
-            lp.add_constraint(flows, ComparisonOp::Ge, demand.need[d] / scale[d] * (1.0 - 1e-9));
+            lp.add_constraint(flows, ComparisonOp::Ge, rest / scale[d] * (1.0 - 1e-9));
         }
     }
     for (k, kind) in kinds.iter().enumerate() {
@@ -224,4 +260,8 @@ fn solve(dims: usize, kinds: &[Kind], demands: &[DemandOf]) -> Option<(f64, Vec<
     let solution = lp.solve().ok()?;
     let on_counts = on.iter().map(|&v| *solution.var_value(v)).collect();
     Some((solution.objective(), on_counts))
+}
+
+fn tied(demand: &DemandOf, d: usize) -> f64 {
+    if demand.tied[d].is_finite() { demand.tied[d] } else { 0.0 }
 }

@@ -3,7 +3,10 @@
 use super::pack::Load;
 use super::problem::{N, W};
 use super::reason::{Hold, Pin, Verdict};
-use super::{Drained, Move, Planner};
+use super::{Drained, Move, Planner, Step};
+
+/// Nodes for which a plan lists what ruled all others out.
+const TOLD: usize = 200;
 
 impl Planner<'_, '_> {
     /// Empties nodes, the cheapest to empty first, until a whole round has emptied none.
@@ -17,6 +20,7 @@ impl Planner<'_, '_> {
             if self.holds[n].is_none() && woken_pools.contains(&pool) {
                 self.holds[n] = Some(Hold::JustWoken { left_s: self.problem.policy.sleep_after_s });
             }
+            // said once: later rounds know no more
             if let (Some(hold), true, None) = (&self.holds[n], self.pack.lit[n], &self.verdicts[n]) {
                 self.verdicts[n] = Some(Verdict::Held { by: hold.clone() });
             }
@@ -47,7 +51,9 @@ impl Planner<'_, '_> {
     /// Joules of moving everything away, per watt of idling.
     fn price_of_emptying(&self, n: N) -> f64 {
         let moves: f64 = self.leaving(n).map(|w| self.move_cost(w)).sum();
-        moves / self.problem.nodes[n].node.curve.saves_at_least().max(1e-3)
+        let price = moves / self.problem.nodes[n].node.curve.saves_at_least().max(1e-3);
+        // those that are likely to be kept come last, whatever they hold now
+        if self.index.keeps(n) { price + 1e12 } else { price }
     }
 
     /// Workloads that have to leave before the node can go dark.
@@ -100,8 +106,10 @@ impl Planner<'_, '_> {
         let z = self.pack.margins.drain;
         for &w in &leaving {
             let Some(to) = self.seek(w, z) else {
-                let ruled_out = self.ruled_out(w, z);
                 self.roll_back(n, &before, books, &moves);
+                // what ruled the others out is told for some: looking at all nodes for all nodes takes too long
+                let ruled_out = if self.told < TOLD { self.ruled_out(w, z) } else { Vec::new() };
+                self.told += 1;
                 return Verdict::NoRoom { workload: self.problem.work[w].work.id.clone(), ruled_out };
             };
             if books.iter().all(|(known, _)| *known != to) {
@@ -121,7 +129,7 @@ impl Planner<'_, '_> {
             self.pack.touched[m.w] = true;
         }
         let count = u32::try_from(moves.len()).unwrap_or(u32::MAX);
-        self.drained.push(Drained { n, moves, off_w });
+        self.steps.push(Step::Empty(Drained { n, moves, off_w }));
         Verdict::PowersOff { moves: count, idle_w: saves, dynamic_w, cost_j }
     }
 
@@ -160,7 +168,7 @@ impl Planner<'_, '_> {
     }
 
     /// The workload's group, if so many of it are away already that none may leave.
-    fn budget_used_up(&self, w: W) -> Option<String> {
+    pub(crate) fn budget_used_up(&self, w: W) -> Option<String> {
         let group = self.problem.work[w].work.group.as_ref()?;
         let away = self.problem.away.get(group.as_str()).copied().unwrap_or(0);
         let allowed = self.problem.state.budgets.get(group).copied().unwrap_or(1);

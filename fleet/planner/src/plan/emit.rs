@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use ebbtide_proto::WorkloadId;
 
-use crate::digest::digest;
-
 use super::action::{Action, Do, Plan, Undo};
 use super::bound::lower_bound;
 use super::hold::can_wake;
 use super::problem::{N, W};
 use super::reason::{Reason, Verdict};
-use super::{Move, Planner};
+use super::{Drained, Move, Planner, Step};
 
 /// Share of boots that a deadline allows for.
 const BOOT_QUANTILE: f64 = 0.99;
@@ -40,7 +38,7 @@ impl Emitted {
 
 impl Planner<'_, '_> {
     /// The plan.
-    pub(crate) fn finish(mut self, before_w: f64, bound_w: f64, seed: u64) -> Plan {
+    pub(crate) fn finish(mut self, before_w: f64, bound_w: f64) -> Plan {
         let mut out = Emitted::default();
         let mut cost_j = 0.0;
         self.woken.sort_unstable();
@@ -57,19 +55,14 @@ impl Planner<'_, '_> {
             cost_j += self.problem.work[m.w].work.migration.energy_j();
         }
         let unplaced = self.emit_places(&mut out);
-        for drained in std::mem::take(&mut self.drained) {
-            let node = self.problem.nodes[drained.n].node;
-            let cordon = out.push(Do::Cordon { node: node.id.clone() }, Vec::new(), MOVE_GRACE_S, 0.0, Undo::Uncordon);
-            let mut needs = vec![cordon];
-            let mut longest: f64 = 0.0;
-            for m in drained.moves {
-                longest += self.problem.work[m.w].work.migration.seconds;
-                cost_j += self.problem.work[m.w].work.migration.energy_j();
-                needs.push(self.emit_move(&mut out, m, Some(cordon)));
-            }
-            let deadline = longest + node.boot.shutdown_s + MOVE_GRACE_S;
-            out.push(Do::PowerOff { node: node.id.clone() }, needs, deadline, drained.off_w, Undo::PowerOn);
-            cost_j += node.boot.joules();
+        for step in std::mem::take(&mut self.steps) {
+            cost_j += match step {
+                Step::Empty(drained) => self.emit_emptying(&mut out, drained),
+                Step::Better(m) => {
+                    self.emit_move(&mut out, m, None);
+                    self.problem.work[m.w].work.migration.energy_j()
+                }
+            };
         }
         let after_w = self.pack.total_watts();
         let mut left_out = vec![false; self.problem.work.len()];
@@ -79,9 +72,10 @@ impl Planner<'_, '_> {
         // the bound is for the same work as the plan
         let bound_w = if unplaced.is_empty() { bound_w } else { lower_bound(self.problem, &left_out).watts };
         Plan {
-            inputs: digest(self.problem.state, self.problem.policy, self.problem.now, seed),
+            inputs: String::new(),
             at: self.problem.now,
             actions: out.actions,
+            nodes: self.problem.nodes.len(),
             before_w,
             after_w,
             bound_w,
@@ -90,6 +84,25 @@ impl Planner<'_, '_> {
             unplaced,
             cut_short: self.pack.effort == 0,
         }
+    }
+
+    /// Closes a node, moves everything off it and powers it off; returns what that costs in joules.
+    fn emit_emptying(&self, out: &mut Emitted, drained: Drained) -> f64 {
+        let node = self.problem.nodes[drained.n].node;
+        let cordon = out.push(Do::Cordon { node: node.id.clone() }, Vec::new(), MOVE_GRACE_S, 0.0, Undo::Uncordon);
+        // moves off it that were decided before have to be over, too
+        let earlier = out.actions.iter().filter(|a| matches!(&a.what, Do::Move { from, .. } if *from == node.id)).map(|a| a.id);
+        let mut needs: Vec<u32> = earlier.chain([cordon]).collect();
+        let (mut longest, mut cost_j) = (0.0, node.boot.joules());
+        for m in drained.moves {
+            let migration = &self.problem.work[m.w].work.migration;
+            longest += migration.seconds;
+            cost_j += migration.energy_j();
+            needs.push(self.emit_move(out, m, Some(cordon)));
+        }
+        let deadline = longest + node.boot.shutdown_s + MOVE_GRACE_S;
+        out.push(Do::PowerOff { node: node.id.clone() }, needs, deadline, drained.off_w, Undo::PowerOn);
+        cost_j
     }
 
     fn emit_move(&self, out: &mut Emitted, m: Move, cordon: Option<u32>) -> u32 {

@@ -1,5 +1,7 @@
 //! What keeps a node from being switched, whatever that would save.
 
+use std::collections::BTreeMap;
+
 use super::problem::{N, Problem, fresh};
 use super::reason::Hold;
 use crate::state::Time;
@@ -10,10 +12,19 @@ const DAY_MS: u64 = 86_400_000;
 
 /// Why each node can't be powered off; `None` if it can.
 pub(crate) fn against_off(problem: &Problem<'_>) -> Vec<Option<Hold>> {
-    (0..problem.nodes.len()).map(|n| hold(problem, n)).collect()
+    let mut wakes: BTreeMap<&str, Time> = BTreeMap::new();
+    for p in &problem.nodes {
+        if matches!(p.node.power, PowerState::On | PowerState::TurningOn)
+            && let Some(&at) = p.node.switched.last()
+        {
+            let last = wakes.entry(&p.node.pool).or_default();
+            *last = at.max(*last);
+        }
+    }
+    (0..problem.nodes.len()).map(|n| hold(problem, n, &wakes)).collect()
 }
 
-fn hold(problem: &Problem<'_>, n: N) -> Option<Hold> {
+fn hold(problem: &Problem<'_>, n: N, wakes: &BTreeMap<&str, Time>) -> Option<Hold> {
     let (node, policy, now) = (problem.nodes[n].node, problem.policy, problem.now);
     if node.power != PowerState::On {
         return Some(Hold::NotOn);
@@ -36,12 +47,8 @@ fn hold(problem: &Problem<'_>, n: N) -> Option<Hold> {
     if let Some(left_s) = left(policy.min_on_s, now, node.since) {
         return Some(Hold::MinOn { left_s });
     }
-    let woken = |n: &super::problem::PNode<'_>| {
-        (n.node.pool == node.pool && matches!(n.node.power, PowerState::On | PowerState::TurningOn))
-            .then(|| n.node.switched.last().copied())
-            .flatten()
-    };
-    if let Some(left_s) = problem.nodes.iter().filter_map(woken).max().and_then(|at| left(policy.sleep_after_s, now, at)) {
+    let last_wake = wakes.get(node.pool.as_str()).copied();
+    if let Some(left_s) = last_wake.and_then(|at| left(policy.sleep_after_s, now, at)) {
         return Some(Hold::JustWoken { left_s });
     }
     (switched_today(node, now) >= policy.switches_per_day as usize).then_some(Hold::SwitchBudget)

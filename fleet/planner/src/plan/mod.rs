@@ -1,4 +1,5 @@
-//! Makes plans: `plan(&FleetState, &Policy, now, seed) -> Plan`, a function of its arguments and nothing else.
+//! Makes plans: `plan(&FleetState, &Policy, now) -> Plan`, a function of its arguments and nothing else: no clock,
+//! no chance. Effort is bounded by work done, not by time, so that the same inputs give the same plan anywhere.
 //!
 //! In this order: what waits is placed, waking nodes if it must; what has outgrown its node is relieved; nodes whose
 //! workloads fit elsewhere for less are emptied and powered off. `pack.rs` has the books of who is where, `hold.rs`
@@ -11,6 +12,7 @@ mod bound;
 mod drain;
 mod emit;
 mod hold;
+mod improve;
 mod index;
 mod pack;
 mod problem;
@@ -21,7 +23,7 @@ use std::collections::BTreeSet;
 
 use ebbtide_proto::NodeId;
 
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{Margin, Policy, PolicyError};
 use crate::state::{FleetState, Time};
 use action::Plan;
 use index::Index;
@@ -44,8 +46,8 @@ pub enum Refusal {
 ///
 /// # Errors
 /// [`Refusal::NotSynced`] as long as inventory isn't complete, [`Refusal::Policy`] if the policy makes no sense.
-pub fn plan(state: &FleetState, policy: &Policy, now: Time, seed: u64) -> Result<Plan, Refusal> {
-    scoped(state, policy, now, seed, None)
+pub fn plan(state: &FleetState, policy: &Policy, now: Time) -> Result<Plan, Refusal> {
+    scoped(state, policy, now, None)
 }
 
 /// Makes a plan for what changed: the named nodes, what runs on them, what waits, and as many other nodes as are
@@ -53,12 +55,12 @@ pub fn plan(state: &FleetState, policy: &Policy, now: Time, seed: u64) -> Result
 ///
 /// # Errors
 /// As [`plan`].
-pub fn plan_around(state: &FleetState, policy: &Policy, now: Time, seed: u64, changed: &[NodeId]) -> Result<Plan, Refusal> {
+pub fn plan_around(state: &FleetState, policy: &Policy, now: Time, changed: &[NodeId]) -> Result<Plan, Refusal> {
     let scope = problem::neighbourhood(state, changed);
-    scoped(state, policy, now, seed, Some(&scope))
+    scoped(state, policy, now, Some(&scope))
 }
 
-fn scoped(state: &FleetState, policy: &Policy, now: Time, seed: u64, scope: Option<&BTreeSet<NodeId>>) -> Result<Plan, Refusal> {
+fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSet<NodeId>>) -> Result<Plan, Refusal> {
     policy.validate()?;
     if !state.synced {
         return Err(Refusal::NotSynced);
@@ -70,9 +72,20 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, seed: u64, scope: Opti
     planner.place_waiting(&bound.prices);
     planner.relieve();
     planner.keep_reserve();
-    planner.drain();
-    Ok(planner.finish(before_w, bound.watts, seed))
+    planner.improve_waiting();
+    for _ in 0..ROUNDS {
+        let before = planner.steps.len();
+        planner.drain();
+        planner.improve();
+        if planner.steps.len() == before {
+            break;
+        }
+    }
+    Ok(planner.finish(before_w, bound.watts))
 }
+
+/// Rounds of emptying nodes and moving single workloads, each of which may make room for the other.
+const ROUNDS: usize = 4;
 
 /// A move that was decided.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +106,15 @@ pub(crate) struct Drained {
     pub(crate) off_w: f64,
 }
 
+/// What saves watts.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// A node is emptied and powered off.
+    Empty(Drained),
+    /// A workload moves to where it takes fewer watts.
+    Better(Move),
+}
+
 /// A plan in the making.
 pub(crate) struct Planner<'p, 'a> {
     pub(crate) problem: &'p Problem<'a>,
@@ -102,9 +124,12 @@ pub(crate) struct Planner<'p, 'a> {
     pub(crate) woken: Vec<N>,
     pub(crate) waiting: Vec<W>,
     pub(crate) relief: Vec<Move>,
-    pub(crate) drained: Vec<Drained>,
+    /// What follows, in the order in which it was decided.
+    pub(crate) steps: Vec<Step>,
     pub(crate) verdicts: Vec<Option<Verdict>>,
     pub(crate) moves_left: usize,
+    /// Nodes for which it was said what ruled all others out.
+    pub(crate) told: usize,
 }
 
 impl<'p, 'a> Planner<'p, 'a> {
@@ -118,9 +143,11 @@ impl<'p, 'a> Planner<'p, 'a> {
             woken: Vec::new(),
             waiting: Vec::new(),
             relief: Vec::new(),
-            drained: Vec::new(),
+            steps: Vec::new(),
             verdicts: vec![None; problem.nodes.len()],
             moves_left: problem.policy.max_moves,
+            told: 0,
+
             pack,
         }
     }
@@ -136,13 +163,13 @@ impl<'p, 'a> Planner<'p, 'a> {
     }
 
     /// The best node for a workload, with margin `z` for forecasts.
-    pub(crate) fn seek(&mut self, w: W, z: f64) -> Option<N> {
+    pub(crate) fn seek(&mut self, w: W, z: Margin) -> Option<N> {
         let candidates = self.index.candidates(&mut self.pack, w, z);
         self.pack.best(w, &candidates, z)
     }
 
     /// All open nodes besides where it is, by what rules them out for the workload; nodes that are off don't count.
-    pub(crate) fn ruled_out(&self, w: W, z: f64) -> Vec<RuledOut> {
+    pub(crate) fn ruled_out(&self, w: W, z: Margin) -> Vec<RuledOut> {
         let mut out: Vec<RuledOut> = Vec::new();
         for n in 0..self.problem.nodes.len() {
             if self.pack.place[w] == Some(n) || !self.pack.lit[n] {

@@ -4,7 +4,7 @@
 
 use super::problem::{CPU, N, Problem, W};
 use crate::model::demand::ERRORS;
-use crate::policy::{Basis, Margins};
+use crate::policy::{Basis, Margin, Margins};
 
 /// Why a workload can't be on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,9 @@ pub(crate) struct Load {
     latest: f64,
     /// Sums of forecast errors at the same moments, the latest last.
     errors: [f32; ERRORS],
+    recent: [f32; ERRORS],
+    /// Joules of moving everything off again.
+    anchor: f64,
     /// Sum of assumed variances.
     doubt: f64,
     /// Most samples that any of the errors has.
@@ -71,6 +74,8 @@ impl<'p, 'a> Pack<'p, 'a> {
             level: 0.0,
             latest: 0.0,
             errors: [0.0; ERRORS],
+            recent: [0.0; ERRORS],
+            anchor: 0.0,
             doubt: 0.0,
             known: 0,
         };
@@ -120,11 +125,15 @@ impl<'p, 'a> Pack<'p, 'a> {
         let sign: f32 = if add { 1.0 } else { -1.0 };
         let wide = f64::from(sign);
         load.level += wide * work.level;
+        load.anchor += wide * (work.work.migration.energy_j() + self.problem.policy.disruption_j);
         load.doubt += wide * work.doubt;
         match &work.forecast {
             Some(f) => {
                 load.latest += wide * f64::from(f.latest);
                 for (sum, e) in load.errors.iter_mut().zip(&f.errors) {
+                    *sum += sign * e;
+                }
+                for (sum, e) in load.recent.iter_mut().zip(&f.recent) {
                     *sum += sign * e;
                 }
                 load.known = load.known.max(f.known);
@@ -142,18 +151,22 @@ impl<'p, 'a> Pack<'p, 'a> {
             // the last one leaves: no rounding errors stay behind
             load.level = 0.0;
             load.latest = 0.0;
+            load.anchor = 0.0;
             load.doubt = 0.0;
             load.errors = [0.0; ERRORS];
+            load.recent = [0.0; ERRORS];
             load.known = 0;
         }
     }
 
-    /// Thousandths of a CPU that the node may need by forecast, with a margin of `z` standard deviations, if `extra`
-    /// came or `less` left.
-    pub(crate) fn demand(&self, n: N, extra: Option<W>, less: Option<W>, z: f64) -> f64 {
+    /// Thousandths of a CPU that the node may need by forecast, with a margin of `z` standard deviations, and no
+    /// less than it would have needed lately, if `extra` came or `less` left.
+    pub(crate) fn demand(&self, n: N, extra: Option<W>, less: Option<W>, margin: Margin) -> f64 {
+        let Margin { z, peaks } = margin;
         let load = &self.loads[n];
         let (mut level, mut latest, mut doubt, mut known) = (load.level, load.latest, load.doubt, load.known);
         let mut errors = load.errors;
+        let mut recent = load.recent;
         for (w, sign) in extra.map(|w| (w, 1.0)).into_iter().chain(less.map(|w| (w, -1.0))) {
             let work = &self.problem.work[w];
             let wide = f64::from(sign);
@@ -165,6 +178,9 @@ impl<'p, 'a> Pack<'p, 'a> {
                     for (sum, e) in errors.iter_mut().zip(&f.errors) {
                         *sum += sign * e;
                     }
+                    for (sum, e) in recent.iter_mut().zip(&f.recent) {
+                        *sum += sign * e;
+                    }
                     known = known.max(f.known);
                 }
                 None => latest += wide * work.level,
@@ -174,9 +190,16 @@ impl<'p, 'a> Pack<'p, 'a> {
         let prior = self.problem.prior_samples;
         let variance = (f64::from(squares) + prior * doubt.max(0.0)) / (f64::from(known) + prior).max(1.0);
         // what is used now is used; a level lags behind a rise
-        let blend: f64 = std::env::var("LAT").ok().and_then(|v| v.parse().ok()).unwrap_or(1.0);
-        let blend = if z == self.margins.relieve { std::env::var("RLAT").ok().and_then(|v| v.parse().ok()).unwrap_or(blend) } else { blend };
-        level + blend * (latest - level).max(0.0) + z * variance.sqrt()
+        // what is used now is used; a level lags behind a rise
+        let likely = level.max(latest) + z * variance.sqrt();
+        match peaks {
+            None => likely,
+            Some(k) => {
+                let k = (k as usize).min(ERRORS - 1);
+                recent.sort_unstable_by(|a, b| b.total_cmp(a));
+                likely.max(f64::from(recent[k]))
+            }
+        }
     }
 
     /// Thousandths of a CPU that forecasts may fill.
@@ -185,13 +208,13 @@ impl<'p, 'a> Pack<'p, 'a> {
     }
 
     /// Whether the workload may be on the node, with a margin of `z` for forecasts; what stands against it if not.
-    pub(crate) fn fits(&mut self, w: W, n: N, z: f64) -> Result<(), Misfit> {
+    pub(crate) fn fits(&mut self, w: W, n: N, z: Margin) -> Result<(), Misfit> {
         self.effort = self.effort.saturating_sub(1);
         self.judge(w, n, z)
     }
 
     /// The same without counting as work, for explanations.
-    pub(crate) fn judge(&self, w: W, n: N, z: f64) -> Result<(), Misfit> {
+    pub(crate) fn judge(&self, w: W, n: N, z: Margin) -> Result<(), Misfit> {
         let (work, node) = (&self.problem.work[w], &self.problem.nodes[n]);
         if !self.open[n] {
             return Err(Misfit::Closed);
@@ -262,7 +285,8 @@ impl<'p, 'a> Pack<'p, 'a> {
     }
 
     /// Share of the node's scarcest resource that is free, 0 to 1.
-    pub(crate) fn slack(&self, n: N, z: f64) -> f64 {
+    pub(crate) fn slack(&self, n: N) -> f64 {
+        let z = self.margins.fit;
         let (load, node) = (&self.loads[n], &self.problem.nodes[n]);
         let mut slack: f64 = 1.0;
         for d in 0..self.problem.dims {
@@ -279,18 +303,12 @@ impl<'p, 'a> Pack<'p, 'a> {
         slack.max(0.0)
     }
 
-    /// The best node for a workload among `candidates`: fewest watts, where room that is left over counts as the idle
+    /// The best node for a workload among `candidates`, where it fits: fewest watts, where room that is left over counts as the idle
     /// watts that it ties up.
-    pub(crate) fn best(&mut self, w: W, candidates: &[N], z: f64) -> Option<N> {
+    pub(crate) fn best(&self, w: W, candidates: &[N], z: Margin) -> Option<N> {
         let mut best: Option<(f64, N)> = None;
         for &n in candidates {
-            if self.effort == 0 {
-                break;
-            }
-            if self.place[w] == Some(n) || self.fits(w, n, z).is_err() {
-                continue;
-            }
-            let score = self.marginal(w, n) + self.leftover(w, n, z);
+            let score = self.marginal(w, n) + self.leftover(w, n, z) - self.anchored(n);
             if best.is_none_or(|(least, _)| score < least) {
                 best = Some((score, n));
             }
@@ -298,8 +316,14 @@ impl<'p, 'a> Pack<'p, 'a> {
         best.map(|(_, n)| n)
     }
 
+    /// Watts that moving everything off the node again would cost over the horizon: what is dear to empty is likely to
+    /// stay, and the right place for newcomers.
+    fn anchored(&self, n: N) -> f64 {
+        self.loads[n].anchor / self.problem.policy.horizon_s.max(1) as f64
+    }
+
     /// Idle watts of the share of a node that stays free if the workload comes.
-    fn leftover(&self, w: W, n: N, z: f64) -> f64 {
+    fn leftover(&self, w: W, n: N, z: Margin) -> f64 {
         let node = &self.problem.nodes[n];
         let mut slack: f64 = 1.0;
         for d in 0..self.problem.dims {

@@ -5,6 +5,9 @@ use super::reason::{Need, Verdict};
 use super::{Move, Planner};
 use crate::policy::Basis;
 
+/// Share of a node's room that shall be free after it was relieved: else it has to be relieved again soon.
+const GOAL: f64 = 0.1;
+
 impl Planner<'_, '_> {
     /// Relieves every node that has too much on it, the worst first.
     pub(crate) fn relieve(&mut self) {
@@ -58,11 +61,11 @@ impl Planner<'_, '_> {
                 .on
                 .iter()
                 .copied()
-                .filter(|&w| self.problem.work[w].movable && !self.pack.touched[w])
+                .filter(|&w| self.problem.work[w].movable && !self.pack.touched[w] && self.budget_used_up(w).is_none())
                 .map(|w| {
                     let left = self.excess(n, Some(w));
                     let helps = now - left;
-                    if left <= 0.0 { (true, self.move_cost(w) + helps, w) } else { (false, -helps, w) }
+if left <= 0.0 { (true, self.fuss(w) + (left + GOAL).abs(), w) } else { (false, -helps, w) }
                 })
                 .filter(|(enough, score, _)| *enough || *score < 0.0)
                 .collect();
@@ -75,11 +78,14 @@ impl Planner<'_, '_> {
         }
     }
 
+    /// What moving the workload takes, in kilojoules: among those that will do, the one that is moved fastest.
+    fn fuss(&self, w: W) -> f64 {
+        self.problem.work[w].work.migration.energy_j() / 1000.0
+    }
+
     fn relieve_by(&mut self, n: N, w: W) -> Option<Move> {
         let fit = self.pack.margins.fit;
-        let mid: f64 = std::env::var("MID").ok().and_then(|v| v.parse().ok()).unwrap_or(1.0);
-        let least = self.pack.margins.relieve + mid * (fit - self.pack.margins.relieve);
-        let to = match self.seek(w, fit).or_else(|| self.seek(w, least)) {
+        let to = match self.seek(w, fit).or_else(|| self.seek(w, self.pack.margins.squeeze)) {
             Some(to) => to,
             None => self.wake_for(w, || Need::Overload { node: self.problem.nodes[n].node.id.clone() })?,
         };

@@ -151,7 +151,7 @@ impl Planner<'_, '_> {
             p.pack.loads[n].on.iter().all(|&w| p.problem.work[w].home.is_none()) && p.reserve_holds(Some(n))
         };
         let mut order = self.woken.clone();
-        order.sort_by(|&a, &b| self.pack.slack(b, 0.0).total_cmp(&self.pack.slack(a, 0.0)).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| self.pack.slack(b).total_cmp(&self.pack.slack(a)).then(a.cmp(&b)));
         for n in order {
             if !matches!(self.verdicts[n], Some(Verdict::PowersOn { for_whom: Need::Waiting { .. }, .. })) || !fits_elsewhere(self, n) {
                 continue;

@@ -28,13 +28,23 @@ const NETWORK: &str = "network";
 pub struct Driver {
     /// What the planner knows.
     pub state: FleetState,
-    policy: Policy,
-    seed: u64,
+    /// What it is told to do.
+    pub policy: Policy,
     nodes: Vec<NodeId>,
     node_index: BTreeMap<NodeId, usize>,
     vms: Vec<WorkloadId>,
     vm_index: BTreeMap<WorkloadId, usize>,
     gone: Vec<bool>,
+}
+
+/// One decision.
+pub struct Decided {
+    /// The plan.
+    pub plan: Plan,
+    /// Its moves in the world's terms.
+    pub moves: Vec<Move>,
+    /// What it was made from.
+    pub known: FleetState,
 }
 
 /// Why the world can't be driven.
@@ -50,7 +60,7 @@ pub enum DriveError {
 
 impl Driver {
     /// Describes all hosts, off, and all VMs, waiting.
-    pub fn new(world: &World, policy: Policy, boot: BootModel, seed: u64) -> Result<Self, DriveError> {
+    pub fn new(world: &World, policy: Policy, boot: BootModel) -> Result<Self, DriveError> {
         let mut state = FleetState::new();
         let mut nodes = Vec::new();
         for (i, host) in world.hosts.iter().enumerate() {
@@ -75,7 +85,7 @@ impl Driver {
         let node_index = nodes.iter().cloned().enumerate().map(|(i, id)| (id, i)).collect();
         let vm_index = vms.iter().cloned().enumerate().map(|(i, id)| (id, i)).collect();
         let gone = vec![false; vms.len()];
-        Ok(Self { state, policy, seed, nodes, node_index, vms, vm_index, gone })
+        Ok(Self { state, policy, nodes, node_index, vms, vm_index, gone })
     }
 
     fn vm(id: WorkloadId, needs: Resources, megabytes: f64) -> Workload {
@@ -86,7 +96,7 @@ impl Driver {
 
     /// The first placement: each VM with all that it was sold as.
     pub fn start(&mut self, world: &mut World) -> Result<(), DriveError> {
-        let first = plan(&self.state, &self.policy, Time::ZERO, self.seed)?;
+        let first = plan(&self.state, &self.policy, Time::ZERO)?;
         self.adopt(&first, Time::ZERO);
         for (w, h) in self.places() {
             world.start(w, h);
@@ -112,9 +122,12 @@ impl Driver {
     }
 
     /// One decision: tells the planner what VMs used, and carries out what it says.
-    pub fn decide(&mut self, world: &World) -> Result<(Plan, Vec<Move>), DriveError> {
+    pub fn decide(&mut self, world: &World) -> Result<Decided, DriveError> {
         let now = Time::from_ms(ms(world.now));
-        for (i, vm) in world.vms.iter().enumerate().filter(|(i, _)| !self.gone[*i]).map(|(i, vm)| (i, vm)).collect::<Vec<_>>() {
+        for (i, vm) in world.vms.iter().enumerate() {
+            if self.gone[i] {
+                continue;
+            }
             let workload = self.vms[i].clone();
             if vm.host.is_none() {
                 self.gone[i] = true;
@@ -126,7 +139,8 @@ impl Driver {
         for node in &self.nodes {
             self.state.apply(now, Event::NodeHeard { node: node.clone() });
         }
-        let plan = plan(&self.state, &self.policy, now, self.seed)?;
+        let plan = plan(&self.state, &self.policy, now)?;
+        let known = self.state.clone();
         self.adopt(&plan, now);
         let moves = plan
             .actions
@@ -136,7 +150,7 @@ impl Driver {
                 _ => None,
             })
             .collect();
-        Ok((plan, moves))
+        Ok(Decided { plan, moves, known })
     }
 
     /// What the plan says has happened: hosts switch at once in this accounting.

@@ -51,6 +51,11 @@ const TAKEN_AT_TARGET: f64 = 0.1;
 /// Most VMs that share a host's network at the first placement: 100 Mbit/s of 1 Gbit/s each.
 const NETWORK_SLOTS: usize = 10;
 
+/// Seconds of a boot at full power in the second score.
+const BOOT_S: f64 = 120.0;
+/// Seconds of a shutdown without load in the second score.
+const SHUTDOWN_S: f64 = 30.0;
+
 /// A decision: which VM goes to which host.
 pub type Move = (usize, usize);
 
@@ -89,6 +94,8 @@ pub struct Host {
     pub incoming: Vec<usize>,
     /// MIPS in use as of the last look.
     pub used: f64,
+    /// Times that it went on or off.
+    pub switches: u64,
     entry: Option<HostEntry>,
 }
 
@@ -133,11 +140,21 @@ pub struct Books {
     given: f64,
     asked: f64,
     lost_moving: f64,
+    boots: Boots,
+}
+
+/// What boots and shutdowns would have added to the books.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Boots {
+    /// Joules.
+    pub joules: f64,
+    /// MIPS-seconds that would have waited.
+    pub waiting: f64,
 }
 
 impl Books {
     /// Books a host's entry, which held until `now`.
-    fn close_host(&mut self, e: &HostEntry, now: f64) {
+    fn close_host(&mut self, e: &HostEntry, now: f64, kind: usize, mips: f64) -> u64 {
         if e.active {
             self.active_s += now - e.at;
             if e.given < e.asked {
@@ -145,10 +162,30 @@ impl Books {
             }
         }
         match (e.was_active, e.active) {
-            (true, false) => self.shutdowns += 1,
-            (false, true) => self.starts += 1,
-            _ => {}
+            (true, false) => {
+                self.shutdowns += 1;
+                self.boots.joules += HOST_TYPES[kind].watts[0] * SHUTDOWN_S;
+                1
+            }
+            (false, true) => {
+                self.starts += 1;
+                self.boots.joules += HOST_TYPES[kind].watts[10] * BOOT_S;
+                // what it was woken for waits until it is up
+                self.boots.waiting += e.asked.min(mips) * BOOT_S;
+                1
+            }
+            _ => 0,
         }
+    }
+
+    /// What boots and shutdowns would have added.
+    pub fn boots(&self) -> Boots {
+        self.boots
+    }
+
+    /// Work not done over work asked for if `more` MIPS-seconds hadn't been done either, 0 to 1.
+    pub fn unmet_with(&self, more: f64) -> f64 {
+        ratio(self.asked - self.given + more, self.asked)
     }
 
     /// Time with less given than asked, over all time of active hosts, 0 to 1.
@@ -196,7 +233,7 @@ impl World {
             .map(|trace| Vm { trace, host: None, moving: false, asked: 0.0, history: Vec::new(), entry: None })
             .collect();
         let hosts = (0..hosts)
-            .map(|i| Host { kind: i % 2, vms: Vec::new(), incoming: Vec::new(), used: 0.0, entry: None })
+            .map(|i| Host { kind: i % 2, vms: Vec::new(), incoming: Vec::new(), used: 0.0, switches: 0, entry: None })
             .collect();
         let books = Books::default();
         Self { now: 0.0, vms, hosts, books, finish_idle, looked_at: 0.0, landing: Vec::new() }
@@ -322,7 +359,9 @@ impl World {
         let was_active = match entry {
             Some(e) if e.at == now => e.was_active,
             Some(e) => {
-                self.books.close_host(&e, now);
+                let mips = self.hosts[host].mips();
+                let kind = self.hosts[host].kind;
+                self.hosts[host].switches += self.books.close_host(&e, now, kind, mips);
                 e.active
             }
             None => active,
