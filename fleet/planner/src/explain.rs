@@ -57,7 +57,8 @@ pub fn plan(plan: &Plan) -> Explanation {
     } else {
         format!("costs {} ({change}, {gap})", watts(-saved))
     };
-    let mut because: Vec<String> = plan.actions.iter().filter(|a| !matches!(a.what, Do::Cordon { .. })).map(step).collect();
+    let mut because: Vec<String> =
+        plan.actions.iter().filter(|a| !matches!(a.what, Do::Cordon { .. })).map(step).collect();
     if let Some(s) = plan.pays_back_s().filter(|_| !plan.is_empty()) {
         because.push(format!("pays back in {} (moves and boots {})", seconds(s), joules(plan.cost_j)));
     }
@@ -125,7 +126,9 @@ pub fn workload(plan: &Plan, state: &FleetState, id: &WorkloadId) -> Option<Expl
     }
     for a in &plan.actions {
         let (headline, subject) = match &a.what {
-            Do::Move { workload, from, to } if workload == id => (format!("{id} moves from {from} to {to}: {}", watts(a.watts)), from),
+            Do::Move { workload, from, to } if workload == id => {
+                (format!("{id} moves from {from} to {to}: {}", watts(a.watts)), from)
+            }
             Do::Place { workload, to } if workload == id => (format!("{id} starts on {to}: {}", watts(a.watts)), to),
             _ => continue,
         };
@@ -166,7 +169,11 @@ fn verdict_of(reason: &Reason) -> (String, Vec<String>) {
         ),
         Verdict::PowersOn { for_whom, idle_w, boot_s } => {
             let (why, mut because) = need(for_whom);
-            because.push(format!("it idles at {} and is up after {} in 95 of 100 boots", watts(*idle_w), seconds(*boot_s)));
+            because.push(format!(
+                "it idles at {} and is up after {} in 95 of 100 boots",
+                watts(*idle_w),
+                seconds(*boot_s)
+            ));
             (format!("is powered on: {why}"), because)
         }
         Verdict::Held { by } => (format!("stays as it is: {}", hold(by)), Vec::new()),
@@ -179,10 +186,18 @@ fn verdict_of(reason: &Reason) -> (String, Vec<String>) {
         }
         Verdict::NotWorth { saved_w, cost_j } => (
             "stays on: emptying it is not worth it".to_owned(),
-            vec![format!("it would save {} and cost {} in moves, disruption and a later boot", watts(*saved_w), joules(*cost_j))],
+            vec![format!(
+                "it would save {} and cost {} in moves, disruption and a later boot",
+                watts(*saved_w),
+                joules(*cost_j)
+            )],
         ),
-        Verdict::NoRoom { workload, ruled_out: out } => (format!("stays on: {workload} fits nowhere else"), ruled_out(out)),
-        Verdict::Relieved { moves } => (format!("is relieved of {moves} workloads: they don't fit it any more"), Vec::new()),
+        Verdict::NoRoom { workload, ruled_out: out } => {
+            (format!("stays on: {workload} fits nowhere else"), ruled_out(out))
+        }
+        Verdict::Relieved { moves } => {
+            (format!("is relieved of {moves} workloads: they don't fit it any more"), Vec::new())
+        }
         Verdict::Overloaded => ("has too much on it, and nothing of it fits elsewhere".to_owned(), Vec::new()),
         Verdict::NotNeeded => ("stays off: nothing needs it".to_owned(), Vec::new()),
         Verdict::Waits { ruled_out: out } => ("waits: no node has room for it".to_owned(), ruled_out(out)),

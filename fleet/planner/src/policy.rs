@@ -64,16 +64,16 @@ impl Risk {
         match self {
             Self::Low => Margins {
                 relieve: Margin { z: 0.0, peaks: None },
-                fit: Margin { z: 0.1, peaks: Some(3) },
+                fit: Margin { z: 0.2, peaks: Some(2) },
                 squeeze: Margin { z: 0.0, peaks: None },
                 drain: Margin { z: 0.2, peaks: Some(0) },
                 fill: 1.0,
             },
             Self::High => Margins {
-                relieve: Margin { z: 0.0, peaks: None },
-                fit: Margin { z: 0.0, peaks: Some(8) },
+                relieve: Margin { z: -0.1, peaks: None },
+                fit: Margin { z: 0.1, peaks: Some(6) },
                 squeeze: Margin { z: 0.0, peaks: None },
-                drain: Margin { z: 0.0, peaks: Some(6) },
+                drain: Margin { z: 0.0, peaks: Some(4) },
                 fill: 1.0,
             },
             Self::Margins(margins) => margins,
@@ -83,7 +83,7 @@ impl Risk {
 
 /// Nodes that a rule is about; every given field has to match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Selector {
     /// The node's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +107,6 @@ impl Selector {
 
 /// Nodes that have to stay on, whatever that costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Interlock {
     /// Its name, for explanations: `control-plane`, `quorum`, `only-waker`, `ups-on-battery`.
     pub name: String,

@@ -106,7 +106,8 @@ fn remove(state: &mut FleetState, node: &NodeId, now: Time) -> Result<(), WhatIf
     let there: Vec<_> = state.places.on(node).cloned().collect();
     for workload in there {
         let bound_to_it = state.workloads.get(&workload).is_some_and(|w| w.per_node);
-        let event = if bound_to_it { Event::WorkloadGone { workload } } else { Event::WorkloadBound { workload, node: None } };
+        let event =
+            if bound_to_it { Event::WorkloadGone { workload } } else { Event::WorkloadBound { workload, node: None } };
         state.apply(now, event);
     }
     if state.apply(now, Event::NodeGone { node: node.clone() }) { Ok(()) } else { Err(WhatIfError::Node(node.clone())) }

@@ -106,7 +106,10 @@ impl<'a> Books<'a> {
     /// Nodes that are on and open for work.
     pub(super) fn open(&self) -> impl Iterator<Item = &'a Node> {
         let state = self.state;
-        state.nodes.values().filter(|n| self.power(&n.id) == PowerState::On && !n.cordoned && !self.cordoned.contains(&n.id))
+        state
+            .nodes
+            .values()
+            .filter(|n| self.power(&n.id) == PowerState::On && !n.cordoned && !self.cordoned.contains(&n.id))
     }
 
     /// What is used on a node.

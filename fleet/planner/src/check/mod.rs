@@ -85,7 +85,14 @@ fn judge(action: &Action, plan: &Plan, state: &FleetState, policy: &Policy, book
 }
 
 /// What speaks against taking the workload off its node.
-fn leaves(action: &Action, w: &Workload, from: &NodeId, plan: &Plan, state: &FleetState, policy: &Policy) -> Vec<String> {
+fn leaves(
+    action: &Action,
+    w: &Workload,
+    from: &NodeId,
+    plan: &Plan,
+    state: &FleetState,
+    policy: &Policy,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     if w.node.as_ref() != Some(from) {
         wrong.push(format!("moves {} from {from}, where it isn't", w.id));
@@ -127,7 +134,14 @@ fn leaves(action: &Action, w: &Workload, from: &NodeId, plan: &Plan, state: &Fle
 }
 
 /// What speaks against putting the workload on a node.
-fn arrives(action: &Action, w: &Workload, to: &NodeId, state: &FleetState, policy: &Policy, books: &Books<'_>) -> Vec<String> {
+fn arrives(
+    action: &Action,
+    w: &Workload,
+    to: &NodeId,
+    state: &FleetState,
+    policy: &Policy,
+    books: &Books<'_>,
+) -> Vec<String> {
     let Some(node) = state.nodes.get(to) else { return vec![format!("puts {} on {to}, which doesn't exist", w.id)] };
     let mut wrong = Vec::new();
     if let Some(why) = nodes::closed(action, node, policy, state, books) {
@@ -142,7 +156,10 @@ fn arrives(action: &Action, w: &Workload, to: &NodeId, state: &FleetState, polic
     if policy.basis == Basis::Forecast {
         wanted.cpu_milli = 0;
         if used.level > room.cpu_milli as f64 * (1.0 + ROUNDING) + 1.0 {
-            wrong.push(format!("puts {} on {to}, where {:.0} m of {} m CPU would be used", w.id, used.level, room.cpu_milli));
+            wrong.push(format!(
+                "puts {} on {to}, where {:.0} m of {} m CPU would be used",
+                w.id, used.level, room.cpu_milli
+            ));
         }
     }
     // a resource that the newcomer doesn't ask for may have been short before: that is not its doing

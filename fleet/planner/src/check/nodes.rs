@@ -39,7 +39,13 @@ pub(super) fn cordon(state: &FleetState, id: &NodeId) -> Vec<String> {
 }
 
 /// Why a node takes no work; `None` if it does.
-pub(super) fn closed(action: &Action, node: &Node, policy: &Policy, state: &FleetState, books: &Books<'_>) -> Option<String> {
+pub(super) fn closed(
+    action: &Action,
+    node: &Node,
+    policy: &Policy,
+    state: &FleetState,
+    books: &Books<'_>,
+) -> Option<String> {
     if node.cordoned || books.cordoned.contains(&node.id) {
         return Some("is closed".to_owned());
     }
@@ -47,7 +53,9 @@ pub(super) fn closed(action: &Action, node: &Node, policy: &Policy, state: &Flee
         return Some("isn't on".to_owned());
     }
     match books.woken.get(&node.id) {
-        Some(wake) if !action.needs.contains(wake) => Some(format!("is powered on by action {wake}, but it doesn't wait for that")),
+        Some(wake) if !action.needs.contains(wake) => {
+            Some(format!("is powered on by action {wake}, but it doesn't wait for that"))
+        }
         Some(_) => None,
         None if !is_fresh(node, policy, state.now) => Some("nothing was heard of lately".to_owned()),
         None => None,
@@ -90,9 +98,11 @@ pub(super) fn power_off(
         };
         rule(concerns && !action.needs.contains(&other.id), format!("without waiting for action {}", other.id));
     }
-    let just_woken = state.nodes.values().filter(|n| n.pool == node.pool && matches!(n.power, PowerState::On | PowerState::TurningOn)).any(
-        |n| n.switched.last().is_some_and(|at| now.since(*at) < policy.sleep_after_s as f64),
-    );
+    let just_woken = state
+        .nodes
+        .values()
+        .filter(|n| n.pool == node.pool && matches!(n.power, PowerState::On | PowerState::TurningOn))
+        .any(|n| n.switched.last().is_some_and(|at| now.since(*at) < policy.sleep_after_s as f64));
     rule(just_woken, "shortly after a node of its pool was powered on".to_owned());
     let waking = books.woken.keys().any(|w| state.nodes.get(w).is_some_and(|n| n.pool == node.pool));
     rule(waking, "while nodes of its pool are powered on".to_owned());

@@ -115,7 +115,15 @@ impl Demand {
         let latest = rest.last().copied().unwrap_or(first);
         let ahead = self.season.as_ref().map_or(0.0, |s| s.change_ahead(self.at));
         let known = u32::try_from(known).unwrap_or(u32::MAX);
-        Some(Forecast { level: narrow((smooth + ahead).max(0.0)), latest, errors, recent: std::array::from_fn(|i| self.recent[(self.recent.len() + i).saturating_sub(ERRORS).min(self.recent.len() - 1)]), known })
+        Some(Forecast {
+            level: narrow((smooth + ahead).max(0.0)),
+            latest,
+            errors,
+            recent: std::array::from_fn(|i| {
+                self.recent[(self.recent.len() + i).saturating_sub(ERRORS).min(self.recent.len() - 1)]
+            }),
+            known,
+        })
     }
 }
 

@@ -143,7 +143,8 @@ impl Learned {
         let raw = std::array::from_fn(|i| (self.prior.knots()[i] + x[i]).max(0.0));
         let spread = (self.squares / self.weight.max(1e-9)).sqrt() / self.curve.full().max(1e-9);
         let unsure = PRIOR * KNOTS as f64 / (PRIOR * KNOTS as f64 + self.weight);
-        let error = unsure * self.prior.error().max(spread) + (1.0 - unsure) * (spread / self.weight.sqrt().max(1.0)).max(0.005);
+        let error = unsure * self.prior.error().max(spread)
+            + (1.0 - unsure) * (spread / self.weight.sqrt().max(1.0)).max(0.005);
         self.curve = PowerCurve::eleven(isotonic(raw)).with_error(error);
     }
 }

@@ -64,7 +64,6 @@ impl Do {
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Action {
     /// Its place in the plan, from 1.
     pub id: u32,

@@ -76,7 +76,8 @@ pub(crate) fn lower_bound(problem: &Problem<'_>, left_out: &[bool]) -> Bound {
         .map(|d| {
             let need: f64 = demands.iter().map(|k| k.need[d]).sum();
             let room: f64 = kinds.iter().zip(&on).map(|(k, y)| k.room[d] * y.max(k.count * 1e-6)).sum();
-            let mean = kinds.iter().map(|k| k.room[d] * k.count).sum::<f64>() / kinds.iter().map(|k| k.count).sum::<f64>();
+            let mean =
+                kinds.iter().map(|k| k.room[d] * k.count).sum::<f64>() / kinds.iter().map(|k| k.count).sum::<f64>();
             // a resource that is half empty where the scarcest is full hardly decides who fits
             if mean > 0.0 { (need / room.max(1e-9)).min(1.0).powi(4) / mean } else { 0.0 }
         })
@@ -211,8 +212,10 @@ fn solve(dims: usize, kinds: &[Kind], demands: &[DemandOf]) -> Option<(f64, Vec<
     let mut lp = Lp::new(OptimizationDirection::Minimize);
     // amounts are scaled to nodes, so that bytes and thousandths of CPUs don't meet in one matrix
     let scale: Vec<f64> = (0..dims).map(|d| kinds.iter().map(|k| k.room[d]).fold(0.0, f64::max).max(1e-9)).collect();
-    let on: Vec<Variable> =
-        kinds.iter().map(|k| lp.add_var(if k.fixed { 0.0 } else { k.on_w }, (if k.fixed { k.count } else { 0.0 }, k.count))).collect();
+    let on: Vec<Variable> = kinds
+        .iter()
+        .map(|k| lp.add_var(if k.fixed { 0.0 } else { k.on_w }, (if k.fixed { k.count } else { 0.0 }, k.count)))
+        .collect();
     let mut filled: Vec<Vec<Vec<(Variable, f64)>>> = vec![vec![Vec::new(); dims]; kinds.len()];
     for demand in demands {
         let may = |k: usize, d: usize| demand.kinds[k] && kinds[k].room[d] > 0.0;

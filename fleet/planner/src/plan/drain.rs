@@ -38,7 +38,9 @@ impl Planner<'_, '_> {
                 }
                 let verdict = self.try_to_empty(n);
                 emptied |= matches!(verdict, Verdict::PowersOff { .. });
-                if !matches!(self.verdicts[n], Some(Verdict::Relieved { .. } | Verdict::Overloaded)) || matches!(verdict, Verdict::PowersOff { .. }) {
+                if !matches!(self.verdicts[n], Some(Verdict::Relieved { .. } | Verdict::Overloaded))
+                    || matches!(verdict, Verdict::PowersOff { .. })
+                {
                     self.verdicts[n] = Some(verdict);
                 }
             }
@@ -92,9 +94,6 @@ impl Planner<'_, '_> {
         if !pays(self.pack.watts(n) - node.off_watts) {
             return Verdict::NotWorth { saved_w: saves, cost_j };
         }
-        if !self.reserve_holds(Some(n)) {
-            return Verdict::Held { by: Hold::Reserve };
-        }
         let level = |w: &W| self.problem.work[*w].level;
         leaving.sort_by(|a, b| level(b).total_cmp(&level(a)).then(a.cmp(b)));
 
@@ -116,6 +115,11 @@ impl Planner<'_, '_> {
                 books.push((to, self.pack.loads[to].clone()));
             }
             moves.push(self.shift(w, n, to));
+        }
+        // what the node had room for is gone, and its load is with the others now
+        if !self.reserve_holds() {
+            self.roll_back(n, &before, books, &moves);
+            return Verdict::Held { by: Hold::Reserve };
         }
         let dynamic_w: f64 = moves.iter().map(|m| m.watts).sum();
         if !pays(saves - dynamic_w) {

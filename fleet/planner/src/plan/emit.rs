@@ -46,7 +46,13 @@ impl Planner<'_, '_> {
             let node = self.problem.nodes[n].node;
             let boot_s = node.boot.seconds(BOOT_QUANTILE);
             let watts = node.curve.idle() - node.off_watts;
-            let id = out.push(Do::PowerOn { node: node.id.clone() }, Vec::new(), boot_s + MOVE_GRACE_S, watts, Undo::PowerOff);
+            let id = out.push(
+                Do::PowerOn { node: node.id.clone() },
+                Vec::new(),
+                boot_s + MOVE_GRACE_S,
+                watts,
+                Undo::PowerOff,
+            );
             out.wakes.insert(n, (id, boot_s));
             cost_j += node.boot.joules();
         }
@@ -54,7 +60,8 @@ impl Planner<'_, '_> {
             self.emit_move(&mut out, m, None);
             cost_j += self.problem.work[m.w].work.migration.energy_j();
         }
-        let unplaced = self.emit_places(&mut out);
+        let early: Vec<W> = self.waiting.iter().copied().filter(|w| !self.late.contains(w)).collect();
+        let unplaced = self.emit_places(&mut out, &early);
         for step in std::mem::take(&mut self.steps) {
             cost_j += match step {
                 Step::Empty(drained) => self.emit_emptying(&mut out, drained),
@@ -64,6 +71,7 @@ impl Planner<'_, '_> {
                 }
             };
         }
+        self.emit_places(&mut out, &self.late);
         let after_w = self.pack.total_watts();
         let mut left_out = vec![false; self.problem.work.len()];
         for &w in self.waiting.iter().filter(|&&w| self.pack.place[w].is_none()) {
@@ -91,7 +99,8 @@ impl Planner<'_, '_> {
         let node = self.problem.nodes[drained.n].node;
         let cordon = out.push(Do::Cordon { node: node.id.clone() }, Vec::new(), MOVE_GRACE_S, 0.0, Undo::Uncordon);
         // moves off it that were decided before have to be over, too
-        let earlier = out.actions.iter().filter(|a| matches!(&a.what, Do::Move { from, .. } if *from == node.id)).map(|a| a.id);
+        let earlier =
+            out.actions.iter().filter(|a| matches!(&a.what, Do::Move { from, .. } if *from == node.id)).map(|a| a.id);
         let mut needs: Vec<u32> = earlier.chain([cordon]).collect();
         let (mut longest, mut cost_j) = (0.0, node.boot.joules());
         for m in drained.moves {
@@ -132,28 +141,38 @@ impl Planner<'_, '_> {
     }
 
     /// Places what waits; returns what found no place.
-    fn emit_places(&self, out: &mut Emitted) -> Vec<WorkloadId> {
+    fn emit_places(&self, out: &mut Emitted, whom: &[W]) -> Vec<WorkloadId> {
         let mut unplaced = Vec::new();
         let mut level: BTreeMap<N, f64> = BTreeMap::new();
-        for &w in &self.waiting {
+        for &w in whom {
             let work = &self.problem.work[w];
             let Some(n) = self.pack.place[w] else {
                 unplaced.push(work.work.id.clone());
                 continue;
             };
             let node = self.problem.nodes[n].node;
-            let (mut needs, mut deadline) = (Vec::new(), MOVE_GRACE_S);
+            // room that others leave has to be left first
+            let left = |a: &&Action| matches!(&a.what, Do::Move { from, .. } if *from == node.id);
+            let mut needs: Vec<u32> = out.actions.iter().filter(left).map(|a| a.id).collect();
+            let mut deadline = MOVE_GRACE_S;
             if let Some(&(wake, boot_s)) = out.wakes.get(&n) {
                 needs.push(wake);
                 deadline += boot_s;
             }
             let waiting_here = |&w: &W| self.problem.work[w].home.is_none();
-            let come: f64 = self.pack.loads[n].on.iter().filter(|w| waiting_here(w)).map(|&w| self.problem.work[w].level).sum();
+            let come: f64 =
+                self.pack.loads[n].on.iter().filter(|w| waiting_here(w)).map(|&w| self.problem.work[w].level).sum();
             let already = level.entry(n).or_insert(self.pack.loads[n].level - come);
             let before = node.watts(*already);
             *already += work.level;
             let watts = node.watts(*already) - before;
-            out.push(Do::Place { workload: work.work.id.clone(), to: node.id.clone() }, needs, deadline, watts, Undo::Nothing);
+            out.push(
+                Do::Place { workload: work.work.id.clone(), to: node.id.clone() },
+                needs,
+                deadline,
+                watts,
+                Undo::Nothing,
+            );
         }
         unplaced
     }
@@ -170,7 +189,10 @@ impl Planner<'_, '_> {
         }
         for &w in self.waiting.iter().filter(|&&w| self.pack.place[w].is_none()).take(1000) {
             let ruled_out = self.ruled_out(w, self.pack.margins.fit);
-            reasons.push(Reason::Workload { workload: self.problem.work[w].work.id.clone(), verdict: Verdict::Waits { ruled_out } });
+            reasons.push(Reason::Workload {
+                workload: self.problem.work[w].work.id.clone(),
+                verdict: Verdict::Waits { ruled_out },
+            });
         }
         reasons
     }

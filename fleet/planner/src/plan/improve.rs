@@ -1,7 +1,7 @@
 //! Single workloads that the same work takes fewer watts for elsewhere, by enough to pay for the move.
 
-use super::{Planner, Step};
 use super::problem::{N, W};
+use super::{Planner, Step};
 
 impl Planner<'_, '_> {
     /// Moves workloads off nodes that stay on but do their work dearly, the dearest first.
@@ -11,7 +11,8 @@ impl Planner<'_, '_> {
             let node = self.problem.nodes[n].node;
             (node.curve.full() - node.curve.idle()) / node.capacity.cpu_milli.max(1) as f64
         };
-        let mut dear: Vec<(f64, N)> = (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]).map(|n| (slope(n), n)).collect();
+        let mut dear: Vec<(f64, N)> =
+            (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]).map(|n| (slope(n), n)).collect();
         dear.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let Some(&(cheapest, _)) = dear.last() else { return };
         for (slope, n) in dear {

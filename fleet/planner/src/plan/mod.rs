@@ -74,10 +74,11 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSe
     planner.keep_reserve();
     planner.improve_waiting();
     for _ in 0..ROUNDS {
-        let before = planner.steps.len();
+        let before = planner.steps.len() + planner.late.len();
         planner.drain();
         planner.improve();
-        if planner.steps.len() == before {
+        planner.place_late();
+        if planner.steps.len() + planner.late.len() == before {
             break;
         }
     }
@@ -123,6 +124,8 @@ pub(crate) struct Planner<'p, 'a> {
     pub(crate) holds: Vec<Option<Hold>>,
     pub(crate) woken: Vec<N>,
     pub(crate) waiting: Vec<W>,
+    /// Those of them that found room only after others had moved.
+    pub(crate) late: Vec<W>,
     pub(crate) relief: Vec<Move>,
     /// What follows, in the order in which it was decided.
     pub(crate) steps: Vec<Step>,
@@ -142,6 +145,7 @@ impl<'p, 'a> Planner<'p, 'a> {
             holds: hold::against_off(problem),
             woken: Vec::new(),
             waiting: Vec::new(),
+            late: Vec::new(),
             relief: Vec::new(),
             steps: Vec::new(),
             verdicts: vec![None; problem.nodes.len()],
@@ -208,8 +212,8 @@ impl<'p, 'a> Planner<'p, 'a> {
         self.problem.work[w].work.migration.energy_j() + self.problem.policy.disruption_j
     }
 
-    /// Whether the reserve would hold if node `without` went dark.
-    pub(crate) fn reserve_holds(&self, without: Option<N>) -> bool {
+    /// Whether the reserve holds with the nodes that are open now.
+    pub(crate) fn reserve_holds(&self) -> bool {
         let reserve = self.problem.policy.reserve;
         if reserve.nodes == 0 && reserve.cpu <= 0.0 {
             return true;
@@ -217,7 +221,7 @@ impl<'p, 'a> Planner<'p, 'a> {
         let dims = 2.min(self.problem.dims);
         let (mut room, mut used) = ([0.0; 2], [0.0; 2]);
         let mut fullest: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
-        for n in (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n] && Some(n) != without) {
+        for n in (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]) {
             for d in 0..dims {
                 let has = self.problem.nodes[n].room[d] as f64;
                 let uses = if d == problem::CPU && self.problem.policy.basis == crate::policy::Basis::Forecast {

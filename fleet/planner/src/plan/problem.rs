@@ -118,7 +118,10 @@ impl<'a> Problem<'a> {
             .map(|(&node, class)| PNode {
                 node,
                 class,
-                room: names.iter().map(|name| amount(&node.capacity, name).saturating_sub(amount(&node.reserved, name))).collect(),
+                room: names
+                    .iter()
+                    .map(|name| amount(&node.capacity, name).saturating_sub(amount(&node.reserved, name)))
+                    .collect(),
                 zone: node.zone.as_deref().and_then(|z| zones.binary_search(&z).ok()).unwrap_or(zones.len()),
                 open: node.power == PowerState::On && !node.cordoned && fresh(node, policy, now),
                 lit: !matches!(node.power, PowerState::Off),
@@ -187,7 +190,8 @@ impl<'a> Problem<'a> {
 /// Workloads to plan for: all, or those that wait and those on nodes in scope.
 fn in_scope<'a>(state: &'a FleetState, scope: Option<&BTreeSet<NodeId>>) -> Vec<&'a Workload> {
     let Some(scope) = scope else { return state.workloads.values().collect() };
-    let mut ids: Vec<&WorkloadId> = scope.iter().flat_map(|n| state.places.on(n)).chain(state.places.waiting()).collect();
+    let mut ids: Vec<&WorkloadId> =
+        scope.iter().flat_map(|n| state.places.on(n)).chain(state.places.waiting()).collect();
     ids.sort_unstable();
     ids.iter().filter_map(|id| state.workloads.get(*id)).collect()
 }
@@ -201,11 +205,14 @@ pub(crate) fn neighbourhood(state: &FleetState, changed: &[NodeId]) -> BTreeSet<
     let mut off: Vec<(u64, &NodeId)> = Vec::new();
     for node in state.nodes.values() {
         let capacity = node.allocatable();
-        let share = |free: u64, all: u64| if all == 0 { 1000 } else { free.saturating_mul(1000) / all };
+        let share = |free: u64, all: u64| free.saturating_mul(1000).checked_div(all).unwrap_or(1000);
         match node.power {
             PowerState::On if !node.cordoned => {
                 let free = capacity.saturating_sub(state.places.used(&node.id));
-                open.push((share(free.cpu_milli, capacity.cpu_milli).min(share(free.memory, capacity.memory)), &node.id));
+                open.push((
+                    share(free.cpu_milli, capacity.cpu_milli).min(share(free.memory, capacity.memory)),
+                    &node.id,
+                ));
             }
             PowerState::Off => off.push((node.curve.full().to_bits() / capacity.cpu_milli.max(1), &node.id)),
             _ => {}

@@ -65,7 +65,7 @@ impl Planner<'_, '_> {
                 .map(|w| {
                     let left = self.excess(n, Some(w));
                     let helps = now - left;
-if left <= 0.0 { (true, self.fuss(w) + (left + GOAL).abs(), w) } else { (false, -helps, w) }
+                    if left <= 0.0 { (true, self.fuss(w) + (left + GOAL).abs(), w) } else { (false, -helps, w) }
                 })
                 .filter(|(enough, score, _)| *enough || *score < 0.0)
                 .collect();

@@ -12,7 +12,8 @@ impl Planner<'_, '_> {
     /// Places all workloads that wait: first on nodes that are on, then on nodes that are woken for them.
     pub(crate) fn place_waiting(&mut self, prices: &Prices) {
         let worth = |w: W| prices.of(&self.problem.work[w]);
-        let mut waiting: Vec<W> = (0..self.problem.work.len()).filter(|&w| self.problem.work[w].home.is_none()).collect();
+        let mut waiting: Vec<W> =
+            (0..self.problem.work.len()).filter(|&w| self.problem.work[w].home.is_none()).collect();
         let first = |w: &W| -i64::from(self.problem.work[*w].work.priority);
         waiting.sort_by(|a, b| first(a).cmp(&first(b)).then(worth(*b).total_cmp(&worth(*a))).then(a.cmp(b)));
         waiting.retain(|&w| !self.problem.work[w].work.per_node);
@@ -33,6 +34,15 @@ impl Planner<'_, '_> {
             self.index.update(&self.pack, n);
             let workloads = u32::try_from(before - waiting.len()).unwrap_or(u32::MAX);
             self.say_woken(n, Need::Waiting { workloads, ruled_out: whom });
+        }
+    }
+
+    /// Places what found no room at first, now that others have moved.
+    pub(crate) fn place_late(&mut self) {
+        for w in self.waiting.clone() {
+            if self.pack.place[w].is_none() && self.place_on_open(w) {
+                self.late.push(w);
+            }
         }
     }
 
@@ -106,7 +116,7 @@ impl Planner<'_, '_> {
 
     /// Wakes nodes until the reserve and the interlocks hold.
     pub(crate) fn keep_reserve(&mut self) {
-        while !self.reserve_holds(None) && self.pack.effort > 0 {
+        while !self.reserve_holds() && self.pack.effort > 0 {
             if !self.wake_cheapest(|_| true, Need::Reserve) {
                 break;
             }
@@ -125,7 +135,8 @@ impl Planner<'_, '_> {
 
     fn wake_cheapest(&mut self, matching: impl Fn(N) -> bool, need: Need) -> bool {
         let idle = |n: N| self.problem.nodes[n].node.curve.costs_at_most(0.0);
-        let off = (0..self.problem.nodes.len()).filter(|&n| !self.pack.lit[n] && can_wake(self.problem, n) && matching(n));
+        let off =
+            (0..self.problem.nodes.len()).filter(|&n| !self.pack.lit[n] && can_wake(self.problem, n) && matching(n));
         let Some(n) = off.min_by(|&a, &b| idle(a).total_cmp(&idle(b))) else { return false };
         self.light(n);
         self.say_woken(n, need);
@@ -147,22 +158,25 @@ impl Planner<'_, '_> {
 
     /// Nodes that were woken for what waits, and whose load fits on the others after all, stay dark.
     pub(crate) fn cancel_wakes(&mut self) {
-        let fits_elsewhere = |p: &Self, n: N| {
-            p.pack.loads[n].on.iter().all(|&w| p.problem.work[w].home.is_none()) && p.reserve_holds(Some(n))
-        };
+        let fits_elsewhere = |p: &Self, n: N| p.pack.loads[n].on.iter().all(|&w| p.problem.work[w].home.is_none());
         let mut order = self.woken.clone();
         order.sort_by(|&a, &b| self.pack.slack(b).total_cmp(&self.pack.slack(a)).then(a.cmp(&b)));
         for n in order {
-            if !matches!(self.verdicts[n], Some(Verdict::PowersOn { for_whom: Need::Waiting { .. }, .. })) || !fits_elsewhere(self, n) {
+            if !matches!(self.verdicts[n], Some(Verdict::PowersOn { for_whom: Need::Waiting { .. }, .. }))
+                || !fits_elsewhere(self, n)
+            {
                 continue;
             }
             let before = self.pack.total_watts();
             let items = self.pack.loads[n].on.clone();
             self.pack.open[n] = false;
             self.index.update(&self.pack, n);
-            let gone = items.iter().take_while(|&&w| self.seek(w, self.pack.margins.fit).map(|to| self.shift(w, n, to)).is_some()).count();
+            let gone = items
+                .iter()
+                .take_while(|&&w| self.seek(w, self.pack.margins.fit).map(|to| self.shift(w, n, to)).is_some())
+                .count();
             self.pack.lit[n] = false;
-            if gone == items.len() && self.pack.total_watts() < before {
+            if gone == items.len() && self.pack.total_watts() < before && self.reserve_holds() {
                 self.woken.retain(|&other| other != n);
                 self.verdicts[n] = None;
                 continue;

@@ -143,7 +143,8 @@ impl Run {
         let mut state = FleetState::new();
         for i in 1..=4 {
             // 7 W idle, 1 W more with four busy CPUs
-            let mut node = Node::new(NodeId::new(&format!("ru{i}"))?, Resources::new(4000, 0), PowerCurve::line(7.0, 8.0));
+            let mut node =
+                Node::new(NodeId::new(&format!("ru{i}"))?, Resources::new(4000, 0), PowerCurve::line(7.0, 8.0));
             node.pool = "edge".to_owned();
             node.switchable = false;
             state.apply(Time::ZERO, Event::NodeSeen(Box::new(node)));
@@ -203,7 +204,8 @@ impl Run {
     }
 
     fn note(&mut self, t: &str, event: &str, plan: Option<&Plan>) {
-        let why = plan.and_then(|p| explain::node(p, &self.state, &self.server)).map(|e| e.to_string()).unwrap_or_default();
+        let why =
+            plan.and_then(|p| explain::node(p, &self.state, &self.server)).map(|e| e.to_string()).unwrap_or_default();
         let on = self.state.nodes.get(&self.server).is_some_and(|n| n.power == PowerState::On);
         self.report.timeline.push(Step {
             t: t.to_owned(),

@@ -117,11 +117,14 @@ fn scatter(state: &mut FleetState, rng: &mut Rng) {
     let ids: Vec<WorkloadId> = state.workloads.keys().cloned().collect();
     for workload in ids {
         for _ in 0..64 {
-            let Some(id) = usize::try_from(rng.below(nodes.len() as u64)).ok().and_then(|i| nodes.get(i)) else { break };
+            let Some(id) = usize::try_from(rng.below(nodes.len() as u64)).ok().and_then(|i| nodes.get(i)) else {
+                break;
+            };
             let (Some(node), Some(w)) = (state.nodes.get(id), state.workloads.get(&workload)) else { break };
             let mut used = state.places.used(id).clone();
             used.add(&w.requests);
-            let same = |o: &&WorkloadId| state.workloads.get(*o).is_some_and(|o| o.group.is_some() && o.group == w.group);
+            let same =
+                |o: &&WorkloadId| state.workloads.get(*o).is_some_and(|o| o.group.is_some() && o.group == w.group);
             let crowded = w.spread.iter().any(|s| state.places.on(id).filter(same).count() >= s.at_most as usize);
             if w.admits(node) && used.lacks(&node.allocatable()).is_none() && !crowded {
                 state.apply(Time::ZERO, Event::WorkloadBound { workload: workload.clone(), node: Some(id.clone()) });

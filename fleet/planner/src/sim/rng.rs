@@ -8,12 +8,12 @@ impl Rng {
     /// A stream of its own for each `purpose`: drawing from one leaves the others as they are.
     pub fn new(seed: u64, purpose: u64) -> Self {
         let mut rng = Self(seed ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        rng.next();
+        rng.draw();
         rng
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Rng {
     /// A number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         #[allow(clippy::cast_possible_truncation, reason = "the upper half of a product is below n")]
-        let scaled = ((u128::from(self.next()) * u128::from(n)) >> 64) as u64;
+        let scaled = ((u128::from(self.draw()) * u128::from(n)) >> 64) as u64;
         scaled
     }
 
@@ -35,6 +35,6 @@ impl Rng {
 
     /// A number from 0 to 1.
     pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.draw() >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -96,7 +96,16 @@ struct Stored {
 impl From<Stored> for FleetState {
     fn from(s: Stored) -> Self {
         let places = Places::of(s.workloads.values());
-        Self { now: s.now, synced: s.synced, nodes: s.nodes, workloads: s.workloads, budgets: s.budgets, curves: s.curves, refused: s.refused, places }
+        Self {
+            now: s.now,
+            synced: s.synced,
+            nodes: s.nodes,
+            workloads: s.workloads,
+            budgets: s.budgets,
+            curves: s.curves,
+            refused: s.refused,
+            places,
+        }
     }
 }
 
@@ -156,11 +165,16 @@ mod listed {
         }
     }
 
-    pub(super) fn serialize<S: Serializer, T: Keyed + Serialize>(map: &BTreeMap<T::Key, T>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer, T: Keyed + Serialize>(
+        map: &BTreeMap<T::Key, T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_seq(map.values())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: Keyed + Deserialize<'de>>(from: D) -> Result<BTreeMap<T::Key, T>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: Keyed + Deserialize<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<T::Key, T>, D::Error> {
         Ok(Vec::<T>::deserialize(from)?.into_iter().map(|v| (v.key(), v)).collect())
     }
 }

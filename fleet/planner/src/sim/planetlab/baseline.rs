@@ -88,8 +88,7 @@ impl<'a> Trial<'a> {
     fn find(&self, vm: usize, left_out: &[bool], starting: bool) -> Option<usize> {
         let want = self.asked[vm];
         let mut best: Option<(f64, usize)> = None;
-        for host in 0..self.on.len() {
-            let h = &self.world.hosts[host];
+        for (host, h) in self.world.hosts.iter().enumerate() {
             let kind = &HOST_TYPES[h.kind];
             // shares were rounded down where a host is overloaded: nothing is free there
             let full: f64 = self.on[host].iter().map(|&v| self.asked[v].min(kind.core_mips)).sum();
@@ -170,9 +169,8 @@ pub fn optimise(world: &World, overload: Overload) -> Vec<Move> {
     let mut leaving = Vec::new();
     for host in (0..count).filter(|&h| over[h]) {
         loop {
-            let by_memory = |&a: &usize, &b: &usize| {
-                world.vms[a].trace.memory_mb.total_cmp(&world.vms[b].trace.memory_mb)
-            };
+            let by_memory =
+                |&a: &usize, &b: &usize| world.vms[a].trace.memory_mb.total_cmp(&world.vms[b].trace.memory_mb);
             let Some(vm) = trial.on[host].iter().copied().min_by(by_memory) else { break };
             leaving.push(vm);
             trial.take(vm, host);

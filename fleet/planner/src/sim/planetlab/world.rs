@@ -277,12 +277,7 @@ impl World {
     }
 
     /// The same for a list of VMs that needn't be the host's.
-    pub fn share_among(
-        &self,
-        kind: usize,
-        vms: impl Iterator<Item = (usize, f64)>,
-        incoming: &[usize],
-    ) -> Vec<f64> {
+    pub fn share_among(&self, kind: usize, vms: impl Iterator<Item = (usize, f64)>, incoming: &[usize]) -> Vec<f64> {
         let core = HOST_TYPES[kind].core_mips;
         let total = core * HOST_TYPES[kind].cores;
         let asked: Vec<(usize, f64)> = vms.map(|(v, a)| (v, a.min(core))).collect();
