@@ -121,6 +121,11 @@ impl Planner<'_, '_> {
             self.roll_back(n, &before, books, &moves);
             return Verdict::Held { by: Hold::Reserve };
         }
+        // emptied, the node is just what a workload that waits has been lacking
+        if self.is_wanted(n) {
+            self.roll_back(n, &before, books, &moves);
+            return Verdict::Held { by: Hold::Receives };
+        }
         let dynamic_w: f64 = moves.iter().map(|m| m.watts).sum();
         if !pays(saves - dynamic_w) {
             self.roll_back(n, &before, books, &moves);
@@ -135,6 +140,15 @@ impl Planner<'_, '_> {
         let count = u32::try_from(moves.len()).unwrap_or(u32::MAX);
         self.steps.push(Step::Empty(Drained { n, moves, off_w }));
         Verdict::PowersOff { moves: count, idle_w: saves, dynamic_w, cost_j }
+    }
+
+    /// Whether a workload that found no place would fit on the node now.
+    fn is_wanted(&mut self, n: N) -> bool {
+        let z = self.pack.margins.fit;
+        self.pack.open[n] = true;
+        let wanted = self.waiting.iter().any(|&w| self.pack.place[w].is_none() && self.pack.judge(w, n, z).is_ok());
+        self.pack.open[n] = false;
+        wanted
     }
 
     fn snapshot(&self, n: N) -> Load {
