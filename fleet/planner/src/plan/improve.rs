@@ -1,0 +1,64 @@
+//! Single workloads that the same work takes fewer watts for elsewhere, by enough to pay for the move.
+
+use super::problem::{N, W};
+use super::{Planner, Step};
+
+impl Planner<'_, '_> {
+    /// Moves workloads off nodes that stay on but do their work dearly, the dearest first.
+    pub(crate) fn improve(&mut self) {
+        let policy = self.problem.policy;
+        let slope = |n: N| {
+            let node = self.problem.nodes[n].node;
+            (node.curve.full() - node.curve.idle()) / node.capacity.cpu_milli.max(1) as f64
+        };
+        let mut dear: Vec<(f64, N)> =
+            (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]).map(|n| (slope(n), n)).collect();
+        dear.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let Some(&(cheapest, _)) = dear.last() else { return };
+        for (slope, n) in dear {
+            let mut on: Vec<W> = self.pack.loads[n].on.clone();
+            on.sort_by(|a, b| self.problem.work[*b].level.total_cmp(&self.problem.work[*a].level).then(a.cmp(b)));
+            for w in on {
+                let work = &self.problem.work[w];
+                let most = (slope - cheapest) * work.level * policy.horizon_s as f64;
+                let cost = policy.margin * self.move_cost(w);
+                if most < cost || !work.movable || self.pack.touched[w] || self.budget_used_up(w).is_some() {
+                    continue;
+                }
+                if self.moves_left == 0 || self.pack.effort == 0 {
+                    return;
+                }
+                let Some(to) = self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) else { continue };
+                let done = self.shift(w, n, to);
+                self.pack.touched[w] = true;
+                self.moves_left -= 1;
+                self.steps.push(Step::Better(done));
+            }
+        }
+    }
+
+    /// Puts what waited, and was just placed, where it takes fewer watts now that all nodes for it are chosen. Nothing
+    /// was started yet, so this costs nothing.
+    pub(crate) fn improve_waiting(&mut self) {
+        for w in self.waiting.clone() {
+            let Some(n) = self.pack.place[w] else { continue };
+            if self.pack.effort > 0
+                && let Some(to) = self.cheaper(w, n, 0.0)
+            {
+                self.shift(w, n, to);
+            }
+        }
+    }
+
+    /// The node where the workload takes the fewest watts, if that saves more than `least` watts.
+    fn cheaper(&mut self, w: W, n: N, least: f64) -> Option<N> {
+        let node = self.problem.nodes[n].node;
+        let level = self.pack.loads[n].level;
+        let here = node.watts(level) - node.watts(level - self.problem.work[w].level);
+        let z = self.pack.margins.drain;
+        let candidates = self.index.candidates(&mut self.pack, w, z);
+        let costs = candidates.iter().map(|&to| (self.pack.marginal(w, to), to));
+        let (there, to) = costs.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
+        (here - there > least).then_some(to)
+    }
+}
