@@ -32,6 +32,12 @@ pub enum Command {
     Backup(Backup),
     /// Write measurements as CSV to standard output.
     Export(Export),
+    /// Run the planner on a virtual clock.
+    Sim {
+        /// The scenario.
+        #[command(subcommand)]
+        what: Sim,
+    },
     /// Measure what the daemon costs on this machine.
     Bench {
         /// Of what.
@@ -118,6 +124,48 @@ pub enum Bench {
     Ingest(BenchIngest),
     /// Makes up days of a fleet in a scratch folder, asks about them, and starts a daemon on them. Takes about a minute.
     Query(BenchQuery),
+}
+
+/// What can be simulated.
+#[derive(Debug, Subcommand)]
+pub enum Sim {
+    /// Radio units and an edge server: the planner turns the server on when it is needed, and off again.
+    Edgelimit {
+        /// Where randomness begins. This scenario leaves nothing to chance.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A day of PlanetLab's traces on 800 hosts, in CloudSim's accounting, with published policies or the planner.
+    Planetlab(Planetlab),
+}
+
+/// `sim planetlab`.
+#[derive(Clone, Debug, Args)]
+pub struct Planetlab {
+    /// Folder with one file per VM.
+    #[arg(long, value_name = "DIR")]
+    pub traces: PathBuf,
+    /// Who decides: npa, dvfs, thr-mmt-0.8, lr-mmt-1.2 or ebbtide.
+    #[arg(long, default_value = "ebbtide")]
+    pub policy: String,
+    /// How much unmet demand the planner risks for energy.
+    #[arg(long, default_value = "low")]
+    pub risk: SimRisk,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How much is risked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SimRisk {
+    /// Little.
+    Low,
+    /// More.
+    High,
 }
 
 /// `bench query`.

@@ -19,5 +19,6 @@ pub mod plot;
 pub mod power;
 pub mod query;
 pub mod serve;
+pub mod simulate;
 pub mod store;
 pub mod ui;

@@ -30,7 +30,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     ("args", &[], "the command line"),
     ("bench", &["args", "config", "pki", "store"], "the daemon from outside"),
-    ("command", &["args", "bench", "config", "serve", "store"], "the daemon's commands"),
+    ("simulate", &["args"], "the planner on a virtual clock"),
+    ("command", &["args", "bench", "config", "serve", "simulate", "store"], "the daemon's commands"),
     ("cli", &["pki"], "operators' command line: of the daemon it knows only the wire"),
     ("lib", &[], "only names the modules"),
 ];
