@@ -84,6 +84,20 @@ impl Usage {
     }
 }
 
+/// What a machine draws at its input beyond the zones that make up the node: board, fans, disks, losses of its supply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// Mean power between the last two readings of the input; absent if the zones claim more than the input and its
+    /// error leave.
+    pub power: Option<Power>,
+    /// How far that may be off.
+    pub error: Power,
+    /// Energy since the agent started.
+    pub energy: Energy,
+    /// The worst quality among the input and the zones.
+    pub quality: Quality,
+}
+
 impl ZoneView {
     /// How good its figures are now.
     pub fn quality(&self) -> Quality {
@@ -91,6 +105,11 @@ impl ZoneView {
             ZoneState::Stale | ZoneState::Absent => Quality::Stale,
             _ => self.zone.quality,
         }
+    }
+
+    /// Whether it was ever read: its account says something.
+    pub fn has_account(&self) -> bool {
+        self.shown() || self.account != ZoneAccount::default()
     }
 
     /// Whether there is anything to show.
@@ -250,6 +269,8 @@ pub struct Snapshot {
     pub node_energy: Energy,
     /// Mean power of the node since the sample before.
     pub node_power: Option<Power>,
+    /// What the whole machine draws beyond that, where its input is measured.
+    pub rest: Option<Rest>,
     /// Share of CPU time in which something ran, 0 to 1.
     pub utilisation: f64,
     /// CPU time in which something ran, of all CPUs, in nanoseconds since the first sample of this boot.
@@ -277,6 +298,7 @@ impl Snapshot {
             zones: Vec::new(),
             node_energy: Energy::ZERO,
             node_power: None,
+            rest: None,
             utilisation: 0.0,
             busy_ns: 0,
             tasks: Rows::new(0),

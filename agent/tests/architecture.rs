@@ -92,8 +92,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     (
         "stream",
-        &["clock", "host", "snapshot", "source::Zone", "source::discover::Role", "tasks"],
-        "reads snapshots and tells the fleet; of the sampler it knows nothing else",
+        &["clock", "host", "snapshot", "source::Zone", "source::discover::Role", "source::wall", "tasks"],
+        "reads snapshots and tells the fleet, and passes on what the fleet tells of the wall; of the sampler it knows nothing else",
     ),
     (
         "config",

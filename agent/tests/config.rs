@@ -322,6 +322,7 @@ fn any_file() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
             }),
         ]
         .boxed(),
+        single("wall", one(&["auto", "off"])),
         single("fleet-levels", words(&["container", "pod", "slice", "user", "system"])),
         single(
             "spool-size",

@@ -61,6 +61,8 @@ struct Got {
     /// Whose certificate was shown.
     peers: Vec<String>,
     tokens_used: u64,
+    /// What an outlet of its is at.
+    outlet_uj: u64,
 }
 
 #[derive(Clone, Default)]
@@ -228,8 +230,8 @@ impl Telemetry for Daemon {
             let (mut decoder, mut decoded) = (Decoder::new(Limits::default()), Decoded::default());
             let mut spool = 0;
             while let Ok(Some(message)) = up.message().await {
-                let kind = books.with(|got| hear(got, &mut spool, &mut decoder, &mut decoded, message));
-                if let Some(kind) = kind {
+                let kinds = books.with(|got| hear(got, &mut spool, &mut decoder, &mut decoded, message));
+                for kind in kinds {
                     drop(down.send(Ok(v1::FleetMessage { kind: Some(kind) })).await);
                 }
             }
@@ -245,7 +247,7 @@ fn hear(
     decoder: &mut Decoder,
     decoded: &mut Decoded,
     message: v1::AgentMessage,
-) -> Option<v1::fleet_message::Kind> {
+) -> Vec<v1::fleet_message::Kind> {
     use v1::agent_message::Kind;
     match message.kind.unwrap() {
         Kind::Hello(hello) => {
@@ -254,7 +256,7 @@ fn hear(
             let acked_seq = last.map_or(0, |((_, seq), _)| *seq);
             let now_ms = hello.now_ms;
             got.hellos.push(hello);
-            Some(v1::fleet_message::Kind::Welcome(v1::Welcome { acked_seq, now_ms, version: "9".into(), config: None }))
+            vec![v1::fleet_message::Kind::Welcome(v1::Welcome { acked_seq, now_ms, version: "9".into(), config: None })]
         }
         Kind::Frames(frames) => {
             let mut last = 0;
@@ -266,15 +268,24 @@ fn hear(
                 let mut values = decoded.values.iter();
                 for column in &decoded.columns {
                     let of = values.by_ref().take(column.len as usize).last();
-                    got.series.insert(decoder.series(column.series).unwrap().to_string(), *of.unwrap());
+                    got.series.insert(decoder.series(column.series).unwrap().key().to_string(), *of.unwrap());
                 }
             }
-            Some(v1::fleet_message::Kind::Ack(v1::Ack { seq: last, ..v1::Ack::default() }))
+            // the outlet is read with each frame: a joule more than the last time
+            got.outlet_uj += 1_000_000;
+            let wall = v1::Wall {
+                energy_uj: got.outlet_uj,
+                power_uw: 3_000_000,
+                source: "pdu-1/3".into(),
+                ..v1::Wall::default()
+            };
+            let ack = v1::Ack { seq: last, ..v1::Ack::default() };
+            vec![v1::fleet_message::Kind::Ack(ack), v1::fleet_message::Kind::Wall(wall)]
         }
-        Kind::Result(_) => None,
+        Kind::Result(_) => Vec::new(),
         Kind::Goodbye(goodbye) => {
             got.goodbyes.push(goodbye.reason);
-            None
+            Vec::new()
         }
     }
 }
@@ -389,13 +400,20 @@ fn a_node_joins_streams_and_goes_on_where_it_was_when_it_is_killed() {
     let folder = state.path().to_str().unwrap();
     let agent = Agent::start_with_state(program(), folder, &arguments);
     fleet.books.wait("frames", |got| got.frames.len() > 5);
+    // what it tells of the outlet comes back as a zone
+    fleet.books.wait("the wall", |got| got.series.get("node outlet/wall Energy").is_some_and(|uj| *uj >= 2_000_000));
     let page = agent.page();
     assert_eq!(told(&page, "ebbtide_agent_stream_connected "), 1);
+    assert!(told(&page, "ebbtide_agent_wall_readings_total{result=\"taken\"} ") > 2);
+    let of_wall = "ebbtide_zone_info{zone=\"wall\",kind=\"wall\",source=\"outlet\",role=\"platform\",state=\"live\",\
+                   quality=\"measured\",path=\"pdu-1/3\"} ";
+    assert_eq!(told(&page, of_wall), 1);
     assert!(told(&page, "ebbtide_agent_stream_frames_total{result=\"acked\"} ") > 0);
     fleet.books.with(|got| {
         assert_eq!(got.peers[0], "ebbtide://node/edge1");
         let hello = &got.hellos[0];
         assert_eq!((hello.node.as_str(), hello.protocol, hello.first_seq), ("edge1", 1, 1));
+        assert!(hello.capabilities.iter().any(|c| c == "wall"));
         assert!(hello.machine.as_ref().unwrap().cpus > 0 && hello.boot_id.len() == 36);
         assert!(got.series["node CpuTime"] > 0);
         assert!(got.series.keys().any(|s| s.starts_with("user/0 ")), "{:?}", got.series.keys());

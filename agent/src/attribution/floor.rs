@@ -146,6 +146,11 @@ impl FloorLearner {
         self.fixed = Some(power);
     }
 
+    /// Uses what is learned again.
+    pub fn release(&mut self) {
+        self.fixed = None;
+    }
+
     /// Whether the operator or the load curve states the floor.
     pub fn is_set(&self) -> bool {
         self.fixed.is_some()

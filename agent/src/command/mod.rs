@@ -17,6 +17,7 @@ use crate::sampler::Options;
 use crate::source::discover::{DiscoverOptions, Discovery, discover};
 use crate::source::integrate::ProbeMode;
 use crate::source::model;
+use crate::source::wall::WallFeed;
 use crate::usage::{self, Opened, Wish};
 
 /// How a command ends.
@@ -69,12 +70,13 @@ pub fn print(text: &str) -> anyhow::Result<Exit> {
     }
 }
 
-/// Finds the sources that the settings allow.
-pub fn sources(settings: &Settings) -> Discovery {
+/// Finds the sources that the settings allow; `wall` is where the fleet tells what the machine draws.
+pub fn sources(settings: &Settings, wall: Option<&WallFeed>) -> Discovery {
     let options = DiscoverOptions {
         probes: ProbeMode::Threaded(settings.fast_interval),
         kinds: settings.sources.clone(),
         model: settings.model.map(|m| model::ModelOverride { idle: m.idle, full: m.full }),
+        wall: wall.cloned(),
     };
     discover(&settings.root, &options)
 }

@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, rights, sampler_options, sources, usage_reader};
-use crate::config::{Fleet, FleetAddress, Settings, SpoolSize};
+use crate::config::{Fleet, FleetAddress, Settings, SpoolSize, Wall};
 use crate::export::{View, http, kepler, own, pages::Pages, web_config::WebConfig};
 use crate::sampler::Sampler;
 use crate::sampler::run::Running;
 use crate::snapshot::{Published, Snapshot};
 use crate::source::discover::Role;
+use crate::source::wall::WallFeed;
 use crate::source::{SourceKind, Zone};
 use crate::stream::batch;
 use crate::stream::client::{self, Plan};
@@ -50,7 +51,8 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         tracing::warn!("counters are not used: {why}");
     }
     rights::keep_only(rights::NEEDED_FOR_SENSORS);
-    let discovery = sources(&settings);
+    let wall = (settings.fleet.is_some() && settings.stream.wall == Wall::Auto).then(WallFeed::default);
+    let discovery = sources(&settings, wall.as_ref());
     rights::keep_only(rights::NEEDED);
     for skipped in &discovery.skipped {
         tracing::info!("not used: {skipped}");
@@ -81,7 +83,7 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         });
     }
     if let (Some(fleet), Some(figures)) = (&settings.fleet, figures) {
-        let plan = plan(&settings, fleet, &zones);
+        let plan = plan(&settings, fleet, &zones, wall);
         tasks.spawn("fleet", client::run(plan, published.clone(), figures, tasks.shutdown()));
     }
     let address = listener.local_addr()?;
@@ -121,9 +123,10 @@ fn tell(snapshot: &Snapshot) {
 }
 
 /// What the fleet is told, and how it is reached.
-fn plan(settings: &Settings, fleet: &Fleet, zones: &[Zone]) -> Plan {
+fn plan(settings: &Settings, fleet: &Fleet, zones: &[Zone], wall: Option<WallFeed>) -> Plan {
     let stream = &settings.stream;
-    let sensors: Vec<&str> = zones.iter().filter(|z| z.source != SourceKind::Model).map(|z| z.name.as_str()).collect();
+    let own = |z: &&Zone| !matches!(z.source, SourceKind::Model | SourceKind::Outlet);
+    let sensors: Vec<&str> = zones.iter().filter(own).map(|z| z.name.as_str()).collect();
     let (bytes, on_disk) = match stream.spool_size {
         SpoolSize::Bytes(bytes) => (bytes, true),
         SpoolSize::Off => (0, false),
@@ -142,6 +145,7 @@ fn plan(settings: &Settings, fleet: &Fleet, zones: &[Zone]) -> Plan {
             [] => "the load curve of an agent that runs can't be changed: set model-idle and model-full".to_owned(),
             sensors => format!("this node has sensors and needs no load curve: {}", sensors.join(", ")),
         },
+        wall,
     }
 }
 

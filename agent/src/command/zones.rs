@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Exit, print, sources};
-use crate::config::Settings;
+use crate::config::{Settings, Wall};
 use crate::source::discover::{Role, node_zones};
 use crate::source::{Quality, Skipped, SourceKind, ZoneKind};
 
@@ -32,7 +32,7 @@ struct Row {
 
 /// Lists the zones.
 pub fn run(settings: Settings, json: bool) -> anyhow::Result<Exit> {
-    let discovery = sources(&settings);
+    let discovery = sources(&settings, None);
     let zones = discovery.zones();
     let rows: Vec<Row> = zones
         .iter()
@@ -51,7 +51,15 @@ pub fn run(settings: Settings, json: bool) -> anyhow::Result<Exit> {
             path: z.path.clone(),
         })
         .collect();
-    let report = Report { zones: rows, skipped: discovery.skipped };
+    let mut skipped = discovery.skipped;
+    if settings.fleet.is_some() && settings.stream.wall == Wall::Auto {
+        skipped.push(Skipped {
+            what: "wall".to_owned(),
+            why: "the fleet tells it only to the agent that runs, whose page has it".to_owned(),
+            fix: None,
+        });
+    }
+    let report = Report { zones: rows, skipped };
     if json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&report)?));
     }

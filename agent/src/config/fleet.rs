@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::quantity::Period;
 use super::value::{Expected, Text, deserialize, text_in_toml};
+use super::words::Word;
 use super::{Conflict, Partial, conflict, path, picked};
 use crate::stream::batch;
 
@@ -135,6 +136,26 @@ impl fmt::Display for SpoolSize {
     }
 }
 
+/// Whether the fleet is to tell what the whole machine draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wall {
+    /// If there is a fleet.
+    Auto,
+    /// Never.
+    Off,
+}
+
+impl Word for Wall {
+    const ALL: &'static [Self] = &[Self::Auto, Self::Off];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// A join token: `id.secret.fingerprint`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
@@ -214,6 +235,8 @@ pub struct Stream {
     pub workload_interval: Duration,
     /// Kinds of workloads that are told.
     pub levels: BTreeSet<WorkloadKind>,
+    /// Whether it may tell what the whole machine draws.
+    pub wall: Wall,
     /// Bytes on disk.
     pub spool_size: SpoolSize,
     /// How old a frame may get.
@@ -277,6 +300,7 @@ pub(super) fn stream(given: &Partial, interval: Duration) -> Result<Stream, Conf
         node_interval,
         workload_interval: workload.unwrap_or(usual.workload_interval.max(node_interval)),
         levels,
+        wall: given.wall.map_or(Wall::Auto, |one| one.0),
         spool_size: given.spool_size.unwrap_or(SpoolSize::Bytes(256 << 20)),
         spool_age: given.spool_age.map_or(Duration::from_secs(7 * 86_400), Period::get),
     })

@@ -26,7 +26,7 @@ use crate::host::HostRoot;
 use crate::source::SourceKind;
 use crate::usage::Choice;
 pub use file::ConfigError;
-pub use fleet::{Fleet, FleetAddress, SpoolSize, Stream, Token};
+pub use fleet::{Fleet, FleetAddress, SpoolSize, Stream, Token, Wall};
 pub use layer::{Layer, Origin, Surroundings};
 use quantity::{Floor, Period, Watts};
 use value::{FilePath, HttpUrl, Listen, StateDir};
@@ -205,6 +205,11 @@ pub struct Partial {
           value_parser = words::pick::<WorkloadKind>())]
     pub fleet_levels: Option<Vec<Pick<WorkloadKind>>>,
 
+    /// Take what the fleet reads at this machine's outlets or its BMC. It becomes the zone wall; what no other zone
+    /// counts is shown as the rest, and a machine without a sensor is modelled so that it adds up to it.
+    #[arg(long, value_name = "CHOICE", help_heading = "Fleet", value_parser = words::one::<Wall>())]
+    pub wall: Option<One<Wall>>,
+
     /// Disk space for what the fleet could not be told yet, from 1MiB to 1024GiB, in the folder spool of the state
     /// folder. The oldest goes first, and the fleet is told how much. "none" keeps an hour or so in memory.
     #[arg(long, value_name = "SIZE", help_heading = "Fleet")]
@@ -353,6 +358,7 @@ impl Partial {
             fleet_node_interval: self.fleet_node_interval.or(lower.fleet_node_interval),
             fleet_workload_interval: self.fleet_workload_interval.or(lower.fleet_workload_interval),
             fleet_levels: self.fleet_levels.or(lower.fleet_levels),
+            wall: self.wall.or(lower.wall),
             spool_size: self.spool_size.or(lower.spool_size),
             spool_age: self.spool_age.or(lower.spool_age),
             state: self.state.or(lower.state),
@@ -517,6 +523,7 @@ impl From<&Settings> for Partial {
             fleet_node_interval: Some(Period::clamped(s.stream.node_interval)),
             fleet_workload_interval: Some(Period::clamped(s.stream.workload_interval)),
             fleet_levels: Some(Pick::list(&s.stream.levels)),
+            wall: Some(One(s.stream.wall)),
             spool_size: Some(s.stream.spool_size),
             spool_age: Some(Period::clamped(s.stream.spool_age)),
             state: Some(s.state.as_ref().map_or(StateDir::Off, |folder| StateDir::In(known(folder)))),

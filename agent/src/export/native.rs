@@ -91,6 +91,27 @@ pub static SECTIONS: &[Section] = &[
         Once(total_power)
     ),
     section!(
+        "ebbtide_node_rest_joules_total",
+        Counter,
+        "Energy in joules at the machine's input beyond the zones whose role is total: board, fans, disks, losses of the power supply. Where the zone wall is read and the node is not modelled; starts over with the agent.",
+        [],
+        Once(rest_energy)
+    ),
+    section!(
+        "ebbtide_node_rest_watts",
+        Gauge,
+        "Mean power of that between the last two readings of the machine's input in watts. Missing while the zones claim more than the input and the errors leave.",
+        ["quality"],
+        Once(rest_power)
+    ),
+    section!(
+        "ebbtide_node_rest_error_watts",
+        Gauge,
+        "Error of that in watts: of the input and of the zones together.",
+        [],
+        Once(rest_error)
+    ),
+    section!(
         "ebbtide_node_cpu_usage_ratio",
         Gauge,
         "Share of CPU time in which something ran over the last interval.",
@@ -267,6 +288,24 @@ fn total_power(c: &Context, f: &Family, out: &mut Lines) {
     }
 }
 
+fn rest_energy(c: &Context, f: &Family, out: &mut Lines) {
+    if let Some(rest) = c.snapshot.rest {
+        out.start(f).joules(rest.energy);
+    }
+}
+
+fn rest_power(c: &Context, f: &Family, out: &mut Lines) {
+    if let Some((rest, power)) = c.snapshot.rest.and_then(|r| Some((r, r.power?))) {
+        out.start(f).label("quality", rest.quality.as_str()).millionths(power.uw());
+    }
+}
+
+fn rest_error(c: &Context, f: &Family, out: &mut Lines) {
+    if let Some(rest) = c.snapshot.rest {
+        out.start(f).millionths(rest.error.uw());
+    }
+}
+
 fn usage(c: &Context, f: &Family, out: &mut Lines) {
     if c.snapshot.seq > 1 {
         out.start(f).float(c.snapshot.utilisation);
@@ -274,7 +313,7 @@ fn usage(c: &Context, f: &Family, out: &mut Lines) {
 }
 
 fn gaps(c: &Context, f: &Family, out: &mut Lines) {
-    for z in &c.snapshot.zones {
+    for z in c.snapshot.zones.iter().filter(|z| z.has_account()) {
         for (gap, n) in Gap::ALL.iter().zip(z.account.gaps) {
             out.start(f).label("zone", &z.zone.name).label("reason", gap.as_str()).whole(n);
         }
@@ -282,7 +321,7 @@ fn gaps(c: &Context, f: &Family, out: &mut Lines) {
 }
 
 fn gap_seconds(c: &Context, f: &Family, out: &mut Lines) {
-    for z in &c.snapshot.zones {
+    for z in c.snapshot.zones.iter().filter(|z| z.has_account()) {
         for (gap, ns) in Gap::ALL.iter().zip(z.account.gap_ns) {
             out.start(f).label("zone", &z.zone.name).label("reason", gap.as_str()).nanoseconds(ns);
         }
@@ -290,7 +329,7 @@ fn gap_seconds(c: &Context, f: &Family, out: &mut Lines) {
 }
 
 fn wraps(c: &Context, f: &Family, out: &mut Lines) {
-    for z in &c.snapshot.zones {
+    for z in c.snapshot.zones.iter().filter(|z| z.has_account()) {
         out.start(f).label("zone", &z.zone.name).whole(z.account.wraps);
     }
 }

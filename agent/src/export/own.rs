@@ -198,6 +198,15 @@ pub static SECTIONS: &[Section] = &[
     },
     Section {
         family: Family {
+            name: "ebbtide_agent_wall_readings_total",
+            kind: Kind::Counter,
+            help: "Readings of the machine's outlets or BMC that the fleet told. Ignored are those that make no sense, or were not asked for.",
+            labels: &["result"],
+        },
+        series: Series::Once(walls),
+    },
+    Section {
+        family: Family {
             name: "ebbtide_agent_spool_frames",
             kind: Kind::Gauge,
             help: "Frames that the fleet is not known to have.",
@@ -228,6 +237,13 @@ fn frames(c: &Context, f: &Family, out: &mut Lines) {
         [("sent", session.sent), ("acked", session.acked), ("refused", session.refused), ("dropped", spool.dropped)];
     for (result, frames) in results {
         out.start(f).label("result", result).whole(frames);
+    }
+}
+
+fn walls(c: &Context, f: &Family, out: &mut Lines) {
+    let Some(Figures { session, .. }) = &c.own.stream else { return };
+    for (result, readings) in [("taken", session.walls), ("ignored", session.walls_ignored)] {
+        out.start(f).label("result", result).whole(readings);
     }
 }
 

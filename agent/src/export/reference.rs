@@ -48,7 +48,7 @@ pub static LABELS: [(&str, &str); 26] = [
     ),
     (
         "source",
-        "who reads the zone: `powercap`, `scmi`, `perf-rapl`, `hwmon`, `battery`, or `model` where there is no sensor",
+        "who reads the zone: `powercap`, `scmi`, `perf-rapl`, `hwmon`, `battery`, `outlet` (the fleet reads it), or `model` where there is no sensor",
     ),
     (
         "role",
@@ -58,10 +58,13 @@ pub static LABELS: [(&str, &str); 26] = [
         "state",
         "`starting`, `live`, `stale` (silent; figures are the last ones known) or `absent` (silent for longer; no figures)",
     ),
-    ("quality", "`measured`, `scaled` (from power, or converted), `modelled` (a load curve) or `stale`"),
+    (
+        "quality",
+        "`measured`, `scaled` (from power, converted, or made to add up to the machine's input), `modelled` (a load curve) or `stale`",
+    ),
     ("method", "how it is known who ran: `bpf` or `procfs`"),
     ("counters", "`on` or `off`: whether hardware counters refine the division"),
-    ("path", "file or device that is read"),
+    ("path", "file or device that is read; of the zone `wall` of the source `outlet`, the meter"),
     ("part", "`idle`: nobody's by policy; `residual`: nobody could be found for it"),
     ("from", "where the idle floor comes from: `set`, `learned` or `prior`"),
     ("reason", "why energy or time is not known: `reset`, `jump`, `wraps`, `sleep`, `silence`, `agent-down`"),
@@ -79,7 +82,7 @@ pub static LABELS: [(&str, &str); 26] = [
     ("comm", "the kernel's name of the process"),
     (
         "result",
-        "of a frame for the fleet: `sent`; `acked`: it is safe there; `refused`: it will never be taken; `dropped`: given up here for want of space or time",
+        "of a reading of the machine's input: `taken` or `ignored`; of a frame for the fleet: `sent`; `acked`: it is safe there; `refused`: it will never be taken; `dropped`: given up here for want of space or time",
     ),
 ];
 
@@ -119,7 +122,9 @@ pub fn markdown() -> String {
         for section in part.sections {
             out.push_str(&row(&section.family));
         }
-        if std::ptr::eq(part.sections, native::SECTIONS) {
+        // two statics of the same sections need not be at the same address
+        let first = |sections: &[Section]| sections.first().map(|s| s.family.name);
+        if first(part.sections) == first(native::SECTIONS) {
             out.push_str("\n### Labels\n\n| label | |\n|---|---|\n");
             for (name, text) in &LABELS {
                 out.push_str(&format!("| `{name}` | {text} |\n"));

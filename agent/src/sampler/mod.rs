@@ -3,11 +3,12 @@
 //! [`Sampler::step`] is one sample: sources and usage are read, energy is attributed and booked, the journal is
 //! written, the snapshot is built. It is handed the time, so that twins and tests run it on simulated clocks.
 //! `run` calls it from a thread at absolute deadlines, `track` follows a zone, `counted` prices hardware events,
-//! `unseen` the CPU time nobody owns up to, `seats` where tasks belong, `rows` chooses the tasks that are shown, `view` makes the snapshot,
+//! `unseen` the CPU time nobody owns up to, `rest` the energy that no zone counts, `seats` where tasks belong, `rows` chooses the tasks that are shown, `view` makes the snapshot,
 //! `keep` what outlives the agent.
 
 mod counted;
 mod keep;
+mod rest;
 mod rows;
 pub mod run;
 mod seats;
@@ -44,6 +45,7 @@ use crate::workload::pods::PodNames;
 use crate::workload::vm::Vm;
 
 use counted::Priced;
+use rest::Rest;
 use rows::Chooser;
 use track::Track;
 use unseen::Unseen;
@@ -98,6 +100,7 @@ pub struct Sampler {
     group_seats: Vec<GroupSeat>,
     vms: HashMap<TaskIx, Vm>,
     unseen: Unseen,
+    rest: Rest,
     interrupts_task: TaskIx,
     unseen_task: TaskIx,
     chooser: Chooser,
@@ -191,16 +194,12 @@ impl Sampler {
             options.state.as_deref().or(options.learned.as_deref()).map(keep::load_floors).unwrap_or_default();
         let mut tracks = Vec::new();
         for (zone, role) in zones.into_iter().zip(roles) {
-            let mut learner = learned
+            let learner = learned
                 .get(&zone.id)
                 .cloned()
                 .unwrap_or_else(|| FloorLearner::new(prior_share(&zone, options.idle_share)));
-            if let Some(&watts) = options.idle_floor.get(&zone.name) {
-                learner.fix(watts);
-            } else if let Some(idle) = zone.idle {
-                learner.fix(idle);
-            }
-            let mut track = Track::new(zone, role, learner);
+            let floor = options.idle_floor.get(&zone.name).copied();
+            let mut track = Track::new(zone, role, learner, floor);
             if let Some(kept) = kept.zones.get(&track.zone.id) {
                 track.resume(kept);
             }
@@ -246,6 +245,7 @@ impl Sampler {
             group_seats: Vec::new(),
             vms: HashMap::new(),
             unseen: Unseen::default(),
+            rest: Rest::default(),
             interrupts_task,
             unseen_task,
             journal,
@@ -372,8 +372,9 @@ impl Sampler {
         for source in &mut self.sources {
             source.read(now, &mut self.readings);
         }
-        for (track, reading) in self.tracks.iter_mut().zip(self.readings.drain(..)) {
-            track.take(now, reading);
+        let zones = self.sources.iter().flat_map(|s| s.zones());
+        for ((track, zone), reading) in self.tracks.iter_mut().zip(zones).zip(self.readings.drain(..)) {
+            track.take(now, zone, reading);
         }
     }
 
@@ -383,7 +384,7 @@ impl Sampler {
         let meter = &self.meter;
         for track in &mut self.tracks {
             let activity = |socket| Activity::of(meter, socket, dt);
-            self.intervals.push(track.interval(meter.topology(), activity));
+            self.intervals.push(track.interval(dt, meter.topology(), activity));
         }
         for priced in &mut self.priced {
             priced.step(&mut self.tracks, &self.loads, &mut self.intervals);

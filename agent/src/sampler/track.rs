@@ -13,7 +13,7 @@ use crate::journal::ZoneRecord;
 use crate::ledger::ZoneAccount;
 use crate::snapshot::{ZoneState, ZoneView};
 use crate::source::discover::Role;
-use crate::source::{ReadError, Reading, Zone, ZoneKind};
+use crate::source::{Quality, ReadError, Reading, Zone, ZoneKind};
 use crate::usage::cpu::Topology;
 
 /// Follows one zone.
@@ -28,13 +28,21 @@ pub(super) struct Track {
     failing: bool,
     power: Option<Power>,
     step: Option<Step>,
+    /// The step is of one sample, so that who ran meanwhile is known. What is told seldom comes in longer ones.
+    sampled: bool,
+    /// The operator says what is its floor.
+    floor_is_given: bool,
     /// The floor that hardware events tell of.
     counted: Option<Floor>,
 }
 
 impl Track {
-    pub(super) fn new(zone: Zone, role: Role, learner: FloorLearner) -> Self {
+    /// A zone that was not read yet; `floor` is what the operator says of it.
+    pub(super) fn new(zone: Zone, role: Role, mut learner: FloorLearner, floor: Option<Power>) -> Self {
         let counter = Counter::new(zone.counter);
+        if let Some(power) = floor.or(zone.idle) {
+            learner.fix(power);
+        }
         Self {
             zone: Arc::new(zone),
             role,
@@ -45,6 +53,8 @@ impl Track {
             failing: false,
             power: None,
             step: None,
+            sampled: false,
+            floor_is_given: floor.is_some(),
             counted: None,
         }
     }
@@ -59,9 +69,10 @@ impl Track {
         }
     }
 
-    /// Takes what the source said at this sample.
-    pub(super) fn take(&mut self, now: Moment, reading: Result<Reading, ReadError>) {
+    /// Takes what the source said at this sample, and what it says of the zone now.
+    pub(super) fn take(&mut self, now: Moment, zone: &Zone, reading: Result<Reading, ReadError>) {
         self.step = None;
+        self.describe(zone);
         match reading {
             Ok(reading) => {
                 if std::mem::take(&mut self.failing) {
@@ -78,11 +89,29 @@ impl Track {
             Err(error) => {
                 self.answered.get_or_insert(now);
                 self.counter.interrupt();
-                if !std::mem::replace(&mut self.failing, true) {
+                let began = std::mem::replace(&mut self.failing, true);
+                if !began && self.power.is_none() && matches!(error, ReadError::Absent { .. }) {
+                    tracing::info!(zone = %self.zone.name, %error, "is absent until then");
+                } else if !began {
                     tracing::warn!(zone = %self.zone.name, %error, "stopped answering; its figures are stale until it comes back");
                 }
             }
         }
+    }
+
+    /// Shared with snapshots: made anew only if the source says something else of it.
+    fn describe(&mut self, zone: &Zone) {
+        if (zone.quality, zone.error, zone.idle) == (self.zone.quality, self.zone.error, self.zone.idle)
+            && zone.path == self.zone.path
+        {
+            return;
+        }
+        match zone.idle {
+            _ if self.floor_is_given || zone.idle == self.zone.idle => {}
+            Some(power) => self.learner.fix(power),
+            None => self.learner.release(),
+        }
+        Arc::make_mut(&mut self.zone).goes_as(zone);
     }
 
     pub(super) fn state(&self, now: Moment, stale_after: Duration) -> ZoneState {
@@ -97,9 +126,10 @@ impl Track {
         }
     }
 
-    /// The interval to be shared out, and what the floor learns of it.
+    /// The interval to be shared out, and what the floor learns of it; `dt` is the time since the sample before.
     pub(super) fn interval(
         &mut self,
+        dt: Duration,
         topology: &Topology,
         activity: impl Fn(Option<usize>) -> Activity,
     ) -> ZoneInterval {
@@ -109,22 +139,33 @@ impl Track {
             ZoneKind::Dram => Basis::Memory(socket),
             _ => socket.map_or(Basis::Machine, Basis::Socket),
         };
+        self.sampled = self.step.is_some_and(|step| step.dt <= dt.saturating_mul(2));
         let Some(step) = self.step else {
             return ZoneInterval { energy: Energy::ZERO, floor: Energy::ZERO, basis, gap: false, prices: None };
         };
         let gap = step.gap.is_some();
+        let basis = if self.sampled { basis } else { Basis::Nobody };
         let mut floor = Energy::ZERO;
-        if !gap {
+        if !gap && self.sampled {
             let activity = activity(socket);
-            self.learner.observe(step.energy, step.dt, activity);
+            // a curve can't teach anything
+            if self.zone.quality != Quality::Modelled {
+                self.learner.observe(step.energy, step.dt, activity);
+            }
             floor = self.floor_or_guess(activity).map_or(Energy::ZERO, |p| p.over(step.dt));
         }
         ZoneInterval { energy: step.energy, floor, basis, gap, prices: None }
     }
 
-    /// How long the interval was over which the zone's energy is known; `None` if it isn't, or there was a gap.
+    /// How long the interval was over which the zone's energy is known; `None` if it isn't, or there was a gap, or it
+    /// is not that of the sample.
     pub(super) fn interval_length(&self) -> Option<Duration> {
-        self.step.filter(|s| s.gap.is_none()).map(|s| s.dt)
+        self.step.filter(|s| s.gap.is_none() && self.sampled).map(|s| s.dt)
+    }
+
+    /// What the last reading added, and when that was read.
+    pub(super) fn added(&self) -> Option<(Moment, Option<Step>)> {
+        Some((self.counter.last()?.at, self.step))
     }
 
     /// Takes what hardware events tell of the floor, and of the floor in this interval.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{OWN_MEMORY_EVERY, Sampler, rows};
+use super::{OWN_MEMORY_EVERY, Sampler, rest, rows};
 use crate::clock::Moment;
 use crate::host::{self, HostRoot};
 use crate::snapshot::{GroupRow, Rows, Snapshot, TaskLabels, TaskRow, Usage};
@@ -17,6 +17,8 @@ impl Sampler {
         let total = || zones.iter().filter(|z| z.role == Role::Total);
         let node_power = total().any(|z| z.power.is_some()).then(|| total().filter_map(|z| z.power).sum());
         let node_energy = total().map(|z| z.account.total).sum();
+        let rest =
+            self.rest.step(now, &zones, rest::input(&zones).and_then(|i| Some((i, self.tracks.get(i)?.added()?))));
         let mut tasks = Rows::new(zones.len());
         let mut unnamed = Vec::new();
         let last_lives = rows::last_lives(&self.table);
@@ -88,6 +90,7 @@ impl Sampler {
             zones,
             node_energy,
             node_power,
+            rest,
             utilisation: self.meter.utilisation(dt),
             busy_ns: self.busy_ns,
             tasks,

@@ -9,14 +9,17 @@ use std::collections::BTreeSet;
 use super::integrate::ProbeMode;
 use super::model::{self, ModelOverride};
 use super::perf_rapl::{self, PerfRapl};
-use super::{Found, ReadError, Reading, Skipped, Source, SourceKind, Zone, ZoneKind, battery, hwmon, powercap, scmi};
+use super::wall::WallFeed;
+use super::{
+    Found, ReadError, Reading, Skipped, Source, SourceKind, Zone, ZoneKind, battery, hwmon, outlet, powercap, scmi,
+};
 use crate::clock::Moment;
 use crate::host::HostRoot;
 
 pub use self::roles::{Role, covers_cpu, node_zones};
 
 /// Which sources are used, and how they are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DiscoverOptions {
     /// How sensors of power are read.
     pub probes: ProbeMode,
@@ -24,6 +27,8 @@ pub struct DiscoverOptions {
     pub kinds: BTreeSet<SourceKind>,
     /// The operator's own figures for the load curve.
     pub model: Option<ModelOverride>,
+    /// Where the fleet tells what the whole machine draws, if it does.
+    pub wall: Option<WallFeed>,
 }
 
 /// What there is on this machine.
@@ -39,7 +44,7 @@ pub struct Discovery {
 impl DiscoverOptions {
     /// Asks every reader.
     pub fn all(probes: ProbeMode) -> Self {
-        Self { probes, kinds: SourceKind::ALL.into(), model: None }
+        Self { probes, kinds: SourceKind::ALL.into(), model: None, wall: None }
     }
 }
 
@@ -71,9 +76,12 @@ pub fn discover(host: &HostRoot, options: &DiscoverOptions) -> Discovery {
     if wanted(SourceKind::Battery) {
         found.merge(battery::discover(host, options.probes));
     }
+    if let Some(feed) = &options.wall {
+        found.merge(outlet::discover(feed));
+    }
     // a guess only where no sensor tells anything of the processor
     if wanted(SourceKind::Model) && !covers_cpu(&zones_of(&found.sources)) {
-        found.merge(model::discover(host, options.model));
+        found.merge(model::discover(host, options.model, options.wall.as_ref()));
     }
     Discovery { sources: with_unique_names(found.sources), skipped: found.skipped, cross_check }
 }
@@ -115,6 +123,9 @@ impl Source for Renamed {
 
     fn read(&mut self, now: Moment, out: &mut Vec<Result<Reading, ReadError>>) {
         self.source.read(now, out);
+        for (own, theirs) in self.zones.iter_mut().zip(self.source.zones()) {
+            own.goes_as(theirs);
+        }
     }
 }
 

@@ -8,9 +8,12 @@ pub mod discover;
 pub mod hwmon;
 pub mod integrate;
 pub mod model;
+pub mod outlet;
 pub mod perf_rapl;
+pub mod points;
 pub mod powercap;
 pub mod scmi;
+pub mod wall;
 
 use std::fmt;
 use std::io;
@@ -36,13 +39,16 @@ pub enum SourceKind {
     Hwmon,
     /// `/sys/class/power_supply`, a discharging battery.
     Battery,
+    /// The machine's outlets or BMC, as the fleet reads them.
+    Outlet,
     /// A load curve; no sensor at all.
     Model,
 }
 
 impl SourceKind {
     /// All readers, best first.
-    pub const ALL: [Self; 6] = [Self::Powercap, Self::Scmi, Self::PerfRapl, Self::Hwmon, Self::Battery, Self::Model];
+    pub const ALL: [Self; 7] =
+        [Self::Powercap, Self::Scmi, Self::PerfRapl, Self::Hwmon, Self::Battery, Self::Outlet, Self::Model];
 
     /// The name in metrics, JSON and `zones`.
     pub const fn as_str(self) -> &'static str {
@@ -52,6 +58,7 @@ impl SourceKind {
             Self::PerfRapl => "perf-rapl",
             Self::Hwmon => "hwmon",
             Self::Battery => "battery",
+            Self::Outlet => "outlet",
             Self::Model => "model",
         }
     }
@@ -85,6 +92,19 @@ pub struct Zone {
     pub idle: Option<Power>,
 }
 
+impl Zone {
+    /// Takes from `other` what a reading may change; whether anything did.
+    pub fn goes_as(&mut self, other: &Self) -> bool {
+        let same = (self.quality, self.error, self.idle) == (other.quality, other.error, other.idle);
+        if same && self.path == other.path {
+            return false;
+        }
+        (self.quality, self.error, self.idle) = (other.quality, other.error, other.idle);
+        self.path.clone_from(&other.path);
+        true
+    }
+}
+
 /// Why a zone gave no reading.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -116,7 +136,8 @@ pub enum ReadError {
 
 /// A reader of one or more zones.
 pub trait Source: Send {
-    /// The zones in the order in which [`Source::read`] reports them. Does not change.
+    /// The zones in the order in which [`Source::read`] reports them. Which they are does not change; what each reading
+    /// may change is how good their figures are: path, quality, error and idle power.
     fn zones(&self) -> &[Zone];
 
     /// Reads every zone once and pushes one result per zone, in order. `now` is the sample's time;

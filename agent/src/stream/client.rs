@@ -24,6 +24,7 @@ use super::spool::files::{Files, Folder};
 use super::spool::{Limits, Spool};
 use crate::clock;
 use crate::snapshot::{Published, Snapshot};
+use crate::source::wall::{Told, WallFeed};
 use crate::tasks::{Shutdown, blocking};
 
 /// Messages of the session that the network has not taken yet.
@@ -49,6 +50,8 @@ pub struct Plan {
     pub version: String,
     /// Why the fleet can't bring a power curve.
     pub no_curve: String,
+    /// Where to put what the fleet tells of the machine's input, if it is wanted.
+    pub wall: Option<WallFeed>,
 }
 
 /// Streams snapshots to the fleet until the stop signal. Never gives up.
@@ -81,6 +84,8 @@ struct Driver {
     line: Line,
     latest: Arc<Latest>,
     alarm: Option<u64>,
+    /// What the fleet reads the machine's input with.
+    meter: String,
     /// When the certificate's end was looked at.
     looked: u64,
     done: bool,
@@ -98,6 +103,7 @@ impl Driver {
             line: Line::None,
             latest,
             alarm: None,
+            meter: String::new(),
             looked: clock::now().mono,
             done: false,
         };
@@ -222,9 +228,20 @@ impl Driver {
                 }
             }
             Command::Curve(id, _) => events.push_back(Event::Applied(id, Err(self.plan.no_curve.clone()))),
+            Command::Wall(told) => self.wall(told),
             Command::Tell(notice) => tell(&self.plan.target, &notice),
             Command::Done => self.done = true,
         }
+    }
+
+    /// Passes a reading on, and says which meter it is when that changes.
+    fn wall(&mut self, told: Told) {
+        let Some(feed) = &self.plan.wall else { return };
+        if self.meter != told.meter {
+            tracing::info!("the fleet tells what the whole machine draws: {}", told.meter);
+            self.meter.clone_from(&told.meter);
+        }
+        feed.tell(told);
     }
 
     async fn append(&mut self, batch: Batch, events: &mut VecDeque<Event>) {
@@ -321,6 +338,7 @@ fn options(plan: &Plan, first: &Snapshot) -> Options {
         },
         version: plan.version.clone(),
         takes_curve: false,
+        takes_wall: plan.wall.is_some(),
     }
 }
 

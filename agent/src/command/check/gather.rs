@@ -49,7 +49,7 @@ impl Facts {
         let given = settings.model.map(|m| ModelOverride { idle: m.idle, full: m.full });
         let mut discovery = discover(
             host,
-            &DiscoverOptions { probes: ProbeMode::Stepped, kinds: settings.sources.clone(), model: given },
+            &DiscoverOptions { probes: ProbeMode::Stepped, kinds: settings.sources.clone(), model: given, wall: None },
         );
         let readers = readers(host, settings, &mut discovery);
         let cross = match discovery.cross_check.take() {
@@ -180,7 +180,7 @@ fn difference(before: Energy, after: Energy, shape: CounterShape) -> Energy {
 }
 
 fn curve(host: &HostRoot, given: Option<ModelOverride>) -> Result<Curve, String> {
-    let source = model::source(host, given)?;
+    let source = model::source(host, given, None)?;
     let e = source.estimate();
     let share = if e.share.is_empty() { String::new() } else { format!(", {}", e.share) };
     Ok(Curve {

@@ -305,12 +305,17 @@ impl Picture {
         kinds
     }
 
-    /// Power of the widest zone that contains the node's zones and more: its input if that is known, else the
-    /// board or platform.
-    pub fn platform(&self) -> Option<(ZoneKind, Power, Quality)> {
+    /// Power of the widest zone that contains the node's zones and more, and what it has beyond them: the machine's
+    /// input if that is known, else the board or platform.
+    pub fn platform(&self) -> Option<(ZoneKind, Power, Quality, Power)> {
         let around = self.now.zones.iter().filter(|z| z.role == Role::Platform);
         let widest = around.max_by_key(|z| (z.zone.kind == ZoneKind::Wall, z.power))?;
-        Some((widest.zone.kind, widest.power?, widest.quality()))
+        let power = widest.power?;
+        let rest = match widest.zone.kind {
+            ZoneKind::Wall => self.now.rest?.power?,
+            _ => Power::from_uw(power.uw().checked_sub(self.node.power?.uw())?),
+        };
+        Some((widest.zone.kind, power, widest.quality(), rest))
     }
 
     /// Processes in user space that live.

@@ -151,10 +151,8 @@ pub fn power(picture: &Picture) -> String {
     }
     let mut parts: Vec<String> =
         kinds.into_iter().map(|(kind, p)| format!("{} {}", kind.as_str(), marked(p, None))).collect();
-    if let Some((kind, watts, quality)) = picture.platform()
-        && let Some(rest) = node.power.and_then(|p| watts.uw().checked_sub(p.uw()))
-    {
-        parts.push(format!("rest {}", ebbtide_proto::Power::from_uw(rest)));
+    if let Some((kind, watts, quality, rest)) = picture.platform() {
+        parts.push(format!("rest {rest}"));
         return format!("{} {} = {}", kind.as_str(), marked(Some(watts), Some(quality)), parts.join(" + "));
     }
     let sum = marked(node.power, picture.now.quality());

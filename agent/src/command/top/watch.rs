@@ -38,8 +38,12 @@ impl Watch {
             full_names: false,
             ..sampler_options(settings)
         };
-        let sampler =
-            Sampler::new(settings.root.clone(), usage_reader(settings)?.reader, sources(settings).sources, options)?;
+        let sampler = Sampler::new(
+            settings.root.clone(),
+            usage_reader(settings)?.reader,
+            sources(settings, None).sources,
+            options,
+        )?;
         let every = settings.interval;
         let first = if haste { every.min(HASTE) } else { every };
         Ok(Self { sampler, before: Before::default(), every, first, due: None })

@@ -4,10 +4,12 @@
 //! figures of `table`; `load` reads how busy it is. The one zone, `model/cpu`, is the integral of the
 //! curve over the load. It stands for the whole machine as published results measured it at the wall
 //! (processors, memory, board, fans, supply losses; no accelerators), or for a guest's share of that.
+//! Where the fleet tells what the machine draws at its outlet, `follow` makes the zone add up to that.
 
 pub mod cpu;
 pub mod curve;
 pub mod estimate;
+mod follow;
 pub mod load;
 pub mod machine;
 pub mod table;
@@ -22,8 +24,10 @@ pub use self::cpu::{CpuInfo, idle_share_prior};
 pub use self::curve::Curve;
 pub use self::estimate::Estimate;
 
+use self::follow::Follow;
 use self::load::CpuTimes;
 use self::machine::Machine;
+use super::wall::{self, WallFeed};
 use super::{CounterShape, Found, Quality, ReadError, Reading, Source, SourceKind, Zone, ZoneKind};
 use crate::clock::Moment;
 use crate::host::{self, HostRoot};
@@ -47,6 +51,13 @@ pub struct ModelSource {
     cpus: usize,
     last: Option<(Moment, CpuTimes)>,
     integral: Integral,
+    wall: Option<Wall>,
+}
+
+/// The machine's input, and what follows it.
+struct Wall {
+    feed: WallFeed,
+    follow: Follow,
 }
 
 /// Energy as the sum of power times time, with what is less than a microjoule carried on.
@@ -74,8 +85,15 @@ impl Integral {
 impl ModelSource {
     /// The modelled zone of the machine below `host`, whose CPU times were `first`. Fails only if the
     /// name of the zone were refused.
-    fn new(host: &HostRoot, estimate: Estimate, first: &CpuTimes) -> Result<Self, ebbtide_proto::id::IdError> {
+    fn new(
+        host: &HostRoot,
+        estimate: Estimate,
+        first: &CpuTimes,
+        feed: Option<&WallFeed>,
+    ) -> Result<Self, ebbtide_proto::id::IdError> {
         let stat = host.proc("stat");
+        let by_curve = Power::from_uw(estimate.curve.full().uw().saturating_mul(2));
+        let wall = feed.map(|feed| Wall { feed: feed.clone(), follow: Follow::default() });
         let zone = Zone {
             id: ZoneId::new("model/cpu")?,
             name: "cpu".to_owned(),
@@ -86,13 +104,12 @@ impl ModelSource {
             path: stat.display().to_string(),
             quality: Quality::Modelled,
             error: estimate.error,
-            counter: CounterShape {
-                range: None,
-                max_power: Power::from_uw(estimate.curve.full().uw().saturating_mul(2)),
-            },
+            // the wall may tell of more than the curve knows
+            counter: CounterShape { range: None, max_power: if wall.is_some() { wall::MOST } else { by_curve } },
             idle: Some(estimate.curve.idle()),
         };
-        Ok(Self { zones: vec![zone], stat, estimate, cpus: first.len(), last: None, integral: Integral::default() })
+        let integral = Integral::default();
+        Ok(Self { zones: vec![zone], stat, estimate, cpus: first.len(), last: None, integral, wall })
     }
 
     /// What was recognised and what power that gives.
@@ -120,11 +137,29 @@ impl ModelSource {
             self.integral.add(self.estimate.curve.at(load), dt);
         }
         self.last = Some((now, times));
+        self.follow(now);
         Ok(self.reading(now))
     }
 
+    /// Lets the wall correct what the curve says, and says how good that is.
+    fn follow(&mut self, now: Moment) {
+        let (Some(Wall { feed, follow }), Some(zone)) = (&mut self.wall, self.zones.first_mut()) else { return };
+        let fresh = feed.read(now).ok();
+        follow.step(now, self.integral.total, fresh.as_ref());
+        match fresh.filter(|_| follow.follows()) {
+            Some(fresh) => {
+                // idle power is learned: the curve's scale is not its shape
+                (zone.quality, zone.error, zone.idle) = (Quality::Scaled, fresh.told.error, None);
+            }
+            None => {
+                let idle = follow.scaled(self.estimate.curve.idle());
+                (zone.quality, zone.error, zone.idle) = (Quality::Modelled, self.estimate.error, Some(idle));
+            }
+        }
+    }
+
     fn reading(&self, at: Moment) -> Reading {
-        Reading { at, counter: self.integral.total }
+        Reading { at, counter: self.wall.as_ref().map_or(self.integral.total, |wall| wall.follow.total()) }
     }
 
     fn absent(&self, why: &str) -> ReadError {
@@ -151,8 +186,8 @@ impl Source for ModelSource {
 }
 
 /// The modelled zone of the machine below `host`, or why there can be none. Needs `/proc/stat`; all else
-/// that can't be read only makes the estimate wider.
-pub fn source(host: &HostRoot, given: Option<ModelOverride>) -> Result<ModelSource, String> {
+/// that can't be read only makes the estimate wider. It follows `wall` while that is fresh.
+pub fn source(host: &HostRoot, given: Option<ModelOverride>, wall: Option<&WallFeed>) -> Result<ModelSource, String> {
     let stat = host.proc("stat");
     let text = host::read_text(&stat).map_err(|e| format!("can't read {}: {e}", stat.display()))?;
     let first = CpuTimes::parse(&text);
@@ -160,13 +195,13 @@ pub fn source(host: &HostRoot, given: Option<ModelOverride>) -> Result<ModelSour
         return Err(format!("{} has no CPU times", stat.display()));
     }
     let estimate = estimate::estimate(&Machine::read(host, &first), given);
-    ModelSource::new(host, estimate, &first).map_err(|e| e.to_string())
+    ModelSource::new(host, estimate, &first, wall).map_err(|e| e.to_string())
 }
 
 /// The modelled zone as discovery reports it.
-pub fn discover(host: &HostRoot, given: Option<ModelOverride>) -> Found {
+pub fn discover(host: &HostRoot, given: Option<ModelOverride>, wall: Option<&WallFeed>) -> Found {
     let mut found = Found::default();
-    match source(host, given) {
+    match source(host, given, wall) {
         Ok(model) => found.sources.push(Box::new(model)),
         Err(why) => found.skip("model", why, Some("make the host's /proc readable below the agent's root")),
     }
@@ -175,7 +210,7 @@ pub fn discover(host: &HostRoot, given: Option<ModelOverride>) -> Found {
 
 /// One sentence for `zones` and `check`: what was recognised, and what power that gives.
 pub fn describe(host: &HostRoot, given: Option<ModelOverride>) -> String {
-    match source(host, given) {
+    match source(host, given, None) {
         Ok(model) => model.estimate().to_string(),
         Err(why) => format!("no model: {why}"),
     }

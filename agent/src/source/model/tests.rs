@@ -40,7 +40,7 @@ fn a_guest_is_found_read_and_labelled() {
     let (_dir, host) = root(Some(&two_cpus()), Some("cpu0 0 0 0 0\ncpu1 0 0 0 0\n"));
     let said = "Intel Xeon Gold 6240, known TDP 150 W, 2 of 36 threads of the host → 1.25 W to 8.80 W, ±40 %";
     assert_eq!(describe(&host, None), said);
-    let mut found = discover(&host, None);
+    let mut found = discover(&host, None, None);
     assert_eq!((found.sources.len(), found.skipped.len()), (1, 0));
     let source = found.sources.remove(0);
     let zone = source.zones().first().unwrap().clone();
@@ -53,7 +53,7 @@ fn a_guest_is_found_read_and_labelled() {
 fn energy_is_power_at_the_load_times_time() {
     let given = ModelOverride { idle: Power::from_uw(10_000_000), full: Power::from_uw(30_000_000) };
     let (_dir, host) = root(None, Some("cpu0 0 0 0 0\n"));
-    let mut model = source(&host, Some(given)).unwrap();
+    let mut model = source(&host, Some(given), None).unwrap();
     let set = |text: &str| std::fs::write(host.proc("stat"), text).unwrap();
     assert_eq!(read(&mut model, at(0)).unwrap().counter, Energy::ZERO);
     set("cpu0 0 0 0 100\n");
@@ -80,7 +80,7 @@ fn energy_is_power_at_the_load_times_time() {
 fn without_stat_it_says_why_there_is_no_model() {
     for (stat, why) in [(None, "can't read"), (Some("garbage \u{fffd}\n"), "has no CPU times")] {
         let (_dir, host) = root(Some(&two_cpus()), stat);
-        let found = discover(&host, None);
+        let found = discover(&host, None, None);
         assert!(found.sources.is_empty());
         let skipped = found.skipped.first().unwrap();
         assert!(skipped.what == "model" && skipped.why.contains(why) && skipped.fix.is_some(), "{skipped}");
@@ -108,7 +108,7 @@ proptest! {
     ) {
         let steps: Vec<Step> = steps;
         let (_dir, host) = root(Some(&two_cpus()), Some("cpu0 0 0 0 0\ncpu1 0 0 0 0\n"));
-        let mut model = source(&host, None).unwrap();
+        let mut model = source(&host, None, None).unwrap();
         let points = model.estimate().curve.points().map(|p| i128::from(p.uw()));
         let mut now = Moment::default();
         model.step(now, CpuTimes::parse("cpu0 0 0 0 0\ncpu1 0 0 0 0\n")).unwrap();
@@ -144,7 +144,7 @@ proptest! {
     fn no_bytes_break_it(cpuinfo in prop::collection::vec(any::<u8>(), 0..200), stats in prop::collection::vec("(cpu[01]? [0-9 ]{0,40}\n){0,3}\\PC{0,20}", 1..6)) {
         let (_dir, host) = root(None, Some("cpu0 0 0 0 0\n"));
         std::fs::write(host.proc("cpuinfo"), &cpuinfo).unwrap();
-        let mut model = source(&host, None).unwrap();
+        let mut model = source(&host, None, None).unwrap();
         let limit = model.estimate().curve.full().over(Duration::from_secs(10));
         let mut last = Energy::ZERO;
         for (n, text) in stats.iter().enumerate() {

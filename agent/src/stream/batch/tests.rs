@@ -221,7 +221,7 @@ fn frames_are_as_long_as_the_interval_and_only_zones_that_count_are_shared_out()
     let mut found = workload(&batches[3]);
     found.sort();
     assert_eq!(found, want);
-    assert!(batches[3].workloads[0].labels[0].1.len() <= 253);
+    assert!(batches[3].workloads[0].labels.iter().next().unwrap().1.len() <= 253);
 
     batcher.set_intervals(Duration::from_secs(5), Duration::from_secs(30));
     let batches: Vec<Batch> = (0..95).filter_map(|_| batcher.take(&machine.pass(&second))).collect();

@@ -6,7 +6,7 @@ use ebbtide_proto::v1;
 use ebbtide_proto::v1::agent_message::Kind as Say;
 use ebbtide_proto::v1::directive::Kind;
 
-use super::{Command, Notice, STOP_WITHIN, Session, State, after};
+use super::{Command, Notice, Options, STOP_WITHIN, Session, State, after};
 use crate::clock::Moment;
 
 /// Intervals that may be asked for, in milliseconds.
@@ -50,9 +50,15 @@ impl Leaving {
 }
 
 /// What this agent can do.
-pub(super) fn capabilities(takes_curve: bool) -> Vec<String> {
-    let all = ["prepare-for-power-off", "intervals", "reconnect", "power-curve"];
-    all.into_iter().filter(|c| takes_curve || *c != "power-curve").map(str::to_owned).collect()
+pub(super) fn capabilities(options: &Options) -> Vec<String> {
+    let all = [
+        ("prepare-for-power-off", true),
+        ("intervals", true),
+        ("reconnect", true),
+        ("power-curve", options.takes_curve),
+        ("wall", options.takes_wall),
+    ];
+    all.into_iter().filter(|(_, can)| *can).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What to do about intervals that the fleet wants, or why not.

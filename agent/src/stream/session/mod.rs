@@ -8,7 +8,7 @@
 //!
 //! Frames go from the spool to the fleet in order and stay in the spool until they are acknowledged. After each
 //! Welcome sending begins behind what the fleet has, with a fresh encoder. `sending` has encoder and window,
-//! `directives` what the fleet may ask for, `backoff` the time between two tries.
+//! `directives` what the fleet may ask for, `wall` what it tells, `backoff` the time between two tries.
 //!
 //! Whoever drives a session does what the commands say, in order, and tells what came of it. Events of a connection
 //! carry its number: those of one that is over mean nothing.
@@ -16,6 +16,7 @@
 mod backoff;
 mod directives;
 mod sending;
+mod wall;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use self::directives::Leaving;
 use self::sending::Sending;
 use super::spool::Position;
 use crate::clock::Moment;
+use crate::source::wall::Told;
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -55,6 +57,8 @@ pub struct Options {
     pub version: String,
     /// Whether it says that the fleet may bring a power curve.
     pub takes_curve: bool,
+    /// Whether it wants to be told what the whole machine draws.
+    pub takes_wall: bool,
 }
 
 /// Why a connection is not there, or not any more.
@@ -131,6 +135,8 @@ pub enum Command {
     },
     /// Use this load curve; answer with Applied.
     Curve(u64, v1::PowerCurve),
+    /// The whole machine's input was read by the fleet.
+    Wall(Told),
     /// Log this.
     Tell(Notice),
     /// After [`Event::Stop`]: there is nothing more to do.
@@ -170,6 +176,10 @@ pub struct Figures {
     pub refused: u64,
     /// Connections after the first.
     pub reconnects: u64,
+    /// Readings of the machine's input that the fleet told.
+    pub walls: u64,
+    /// The same that make no sense, or were not asked for.
+    pub walls_ignored: u64,
 }
 
 #[derive(Debug)]
@@ -321,7 +331,7 @@ impl Session {
             version: self.options.version.clone(),
             protocol: PROTOCOL,
             machine: Some(self.options.machine.clone()),
-            capabilities: directives::capabilities(self.options.takes_curve),
+            capabilities: directives::capabilities(&self.options),
         };
         self.state = State::Greeting { since: now.mono, spool_id: self.spool.spool_id };
         self.say(v1::agent_message::Kind::Hello(hello));
@@ -347,6 +357,7 @@ impl Session {
                 }
             }
             (Some(Kind::Directive(directive)), State::Streaming(_)) => self.directed(now, directive),
+            (Some(Kind::Wall(wall)), State::Streaming(_)) => self.told(now, &wall),
             (_, State::Idle { .. }) => {}
             _ => self.give_up(now, "it speaks out of turn"),
         }

@@ -9,6 +9,7 @@ use super::super::random::Random;
 use super::super::spool::tests::{Disk, boot, frame};
 use super::super::spool::{Limits, Spool};
 use super::*;
+use crate::source::wall::WallFeed;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -19,6 +20,7 @@ fn options() -> Options {
         machine: v1::Machine::default(),
         version: "0.1.0".into(),
         takes_curve: false,
+        takes_wall: true,
     }
 }
 
@@ -80,6 +82,7 @@ struct World {
     told: u64,
     notices: Vec<Notice>,
     said: Vec<v1::agent_message::Kind>,
+    walls: Vec<Told>,
     done: bool,
 }
 
@@ -106,6 +109,7 @@ impl World {
             told: 0,
             notices: Vec::new(),
             said: Vec::new(),
+            walls: Vec::new(),
             done: false,
         };
         for n in 0..world.faults.len() {
@@ -190,6 +194,7 @@ impl World {
             }
             Command::Tell(notice) => self.notices.push(notice),
             Command::Done => self.done = true,
+            Command::Wall(told) => self.walls.push(told),
             Command::Intervals { .. } | Command::Curve(..) => {}
         }
     }
@@ -483,7 +488,7 @@ proptest! {
                 max_message_bytes: small.rotate_left(13),
             };
             let directive = |kind| K::Directive(v1::Directive { id: number, kind });
-            let kind = match what % 9 {
+            let kind = match what % 10 {
                 0 => K::Welcome(v1::Welcome { acked_seq: number % 50, config: Some(config), now_ms: number, ..Default::default() }),
                 1 => K::Ack(v1::Ack { seq: number, refused: small, reason: "\u{1b}[2J".into() }),
                 2 => K::Ack(v1::Ack { seq: number % 40, ..Default::default() }),
@@ -491,6 +496,7 @@ proptest! {
                 4 => directive(Some(D::Reconnect(v1::Reconnect { within_ms: small }))),
                 5 => directive(Some(D::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: number }))),
                 6 => directive(Some(D::PowerCurve(v1::PowerCurve { load_uw: vec![number; small as usize % 20], ..Default::default() }))),
+                7 => K::Wall(v1::Wall { energy_uj: number, power_uw: number, age_ms: small, error_ppm: small, source: "\u{7}pdu".into() }),
                 _ => directive(None),
             };
             let message = v1::FleetMessage { kind: (what < 250).then_some(kind) };
@@ -500,5 +506,41 @@ proptest! {
             }
         }
         world.run(1200);
+        prop_assert!(world.walls.iter().all(|told| told.meter == "pdu" && told.error.ppm() <= 1_000_000));
+    }
+
+    /// Readings of the machine's input in any order, more than once, over connections that break: who looks at the feed
+    /// finds the youngest of those that arrived, and frames go on as if nothing had been said.
+    #[test]
+    fn the_wall_is_told_beside_the_frames(seed in any::<u64>(), ages in prop::collection::vec(0u64..70, 1..60), faults in faults()) {
+        let mut world = World::new(seed, Limits::default(), faults);
+        for (n, age) in (4..).zip(&ages) {
+            world.run(n * 20);
+            let line = world.lines.len() - 1;
+            let read_at = n * 20 - age;
+            let wall = v1::Wall {
+                energy_uj: 1000 * read_at,
+                power_uw: 1000,
+                age_ms: u32::try_from(age * 1000).unwrap(),
+                ..v1::Wall::default()
+            };
+            if world.lines[line].spool_id != 0 {
+                world.say(line, v1::fleet_message::Kind::Wall(wall));
+            }
+        }
+        world.run(2 * 3600);
+        let figures = world.session.figures();
+        prop_assert_eq!(figures.walls_ignored, 0);
+        let feed = WallFeed::default();
+        for told in &world.walls {
+            feed.tell(told.clone());
+            // it was read before it came, and came within a quarter of a second and what others took
+            prop_assert!(told.at.mono / SECOND * 1000 >= told.counter.uj() && told.meter == "a meter of the fleet");
+        }
+        if let Some(youngest) = world.walls.iter().max_by_key(|told| told.at) {
+            let found = feed.read(youngest.at).unwrap().told.counter;
+            prop_assert_eq!(found, youngest.counter);
+        }
+        prop_assert_eq!(&world.delivered, &(1..=world.appended).collect::<Vec<_>>());
     }
 }
