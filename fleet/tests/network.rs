@@ -284,7 +284,12 @@ impl World {
                     let position = self.nodes[n].spool.position();
                     self.event(n, Event::Flushed(position));
                 }
-                Command::Intervals { .. } | Command::Curve(..) | Command::Tell(_) | Command::Done => {}
+                // no fleet here tells of outlets
+                Command::Intervals { .. }
+                | Command::Curve(..)
+                | Command::Wall(_)
+                | Command::Tell(_)
+                | Command::Done => {}
             }
         }
     }
@@ -430,6 +435,7 @@ fn options(name: &str) -> agent::Options {
         machine: v1::Machine::default(),
         version: "0.1.0".into(),
         takes_curve: false,
+        takes_wall: true,
     }
 }
 

@@ -4,13 +4,12 @@
 //! file. Both begin with nothing, so a stream can be read from its beginning without anything else. Pure; whatever
 //! the bytes are, a decoder answers with an error and holds no more than its [`Limits`] allow.
 
-use std::cell::RefCell;
+mod message;
+
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::sync::Arc;
 
-use prost::Message as _;
-
+pub use self::message::{pack, unpack};
 use crate::convert::WireError;
 use crate::series::{Metric, SeriesKey, WorkloadInfo, ZoneInfo};
 use crate::{BootId, WorkloadId, ZoneId, v1};
@@ -552,51 +551,6 @@ fn put<T>(
         *place = Some(value);
     }
     Ok(())
-}
-
-thread_local! {
-    /// A decompressor's memory is large, and messages are small and many.
-    static UNZIP: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
-fn unzip(bytes: &[u8], size: usize) -> io::Result<Vec<u8>> {
-    UNZIP.with_borrow_mut(|kept| {
-        let unzip = match kept {
-            Some(unzip) => unzip,
-            None => kept.insert(zstd::bulk::Decompressor::new()?),
-        };
-        unzip.decompress(bytes, size)
-    })
-}
-
-/// Frames as one message, compressed where that helps.
-pub fn pack(frames: Vec<v1::Frame>, level: i32) -> v1::FrameBatch {
-    use v1::frame_batch::Body;
-    let frames = v1::Frames { frames };
-    let plain = frames.encode_to_vec();
-    let body = match zstd::bulk::compress(&plain, level) {
-        Ok(smaller) if smaller.len() < plain.len() => Body::Zstd(smaller),
-        _ => Body::Plain(frames),
-    };
-    v1::FrameBatch { body: Some(body) }
-}
-
-/// The frames of a message; no more than `max` bytes are decompressed.
-pub fn unpack(batch: v1::FrameBatch, max: usize) -> Result<Vec<v1::Frame>, FrameError> {
-    use v1::frame_batch::Body;
-    match batch.body {
-        None => Ok(Vec::new()),
-        Some(Body::Plain(frames)) => Ok(frames.frames),
-        Some(Body::Zstd(bytes)) => {
-            let size = zstd::bulk::Decompressor::<'_>::upper_bound(&bytes).unwrap_or(usize::MAX);
-            if size > max {
-                return Err(FrameError::Compression { max });
-            }
-            let plain = unzip(&bytes, size).map_err(|_| FrameError::Compression { max })?;
-            let frames = v1::Frames::decode(plain.as_slice()).map_err(|e| FrameError::Protobuf(e.to_string()))?;
-            Ok(frames.frames)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Whatever is encoded is decoded; whatever else comes is refused.
 
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 use crate::series::{Quality, ZoneKind};
