@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod join;
+pub mod outlets;
 mod rights;
 pub mod run;
 pub mod top;

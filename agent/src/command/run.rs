@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::outlets::Outlets;
 use super::{Exit, rights, sampler_options, sources, usage_reader};
 use crate::config::{Fleet, FleetAddress, Settings, SpoolSize, Wall};
 use crate::export::{View, http, kepler, own, pages::Pages, web_config::WebConfig};
@@ -51,7 +52,9 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
         tracing::warn!("counters are not used: {why}");
     }
     rights::keep_only(rights::NEEDED_FOR_SENSORS);
-    let wall = (settings.fleet.is_some() && settings.stream.wall == Wall::Auto).then(WallFeed::default);
+    let outlets = settings.wall_devices.as_deref().map(Outlets::open).transpose()?;
+    let by_fleet = outlets.is_none() && settings.fleet.is_some() && settings.stream.wall == Wall::Auto;
+    let wall = (by_fleet || outlets.is_some()).then(WallFeed::default);
     let discovery = sources(&settings, wall.as_ref());
     rights::keep_only(rights::NEEDED);
     for skipped in &discovery.skipped {
@@ -82,8 +85,11 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
             Ok(())
         });
     }
+    if let (Some(outlets), Some(wall)) = (outlets, wall.clone()) {
+        outlets.start(wall, &mut tasks);
+    }
     if let (Some(fleet), Some(figures)) = (&settings.fleet, figures) {
-        let plan = plan(&settings, fleet, &zones, wall);
+        let plan = plan(&settings, fleet, &zones, wall.filter(|_| by_fleet));
         tasks.spawn("fleet", client::run(plan, published.clone(), figures, tasks.shutdown()));
     }
     let address = listener.local_addr()?;

@@ -210,6 +210,11 @@ pub struct Partial {
     #[arg(long, value_name = "CHOICE", help_heading = "Fleet", value_parser = words::one::<Wall>())]
     pub wall: Option<One<Wall>>,
 
+    /// File that says which outlets or BMC this machine hangs on, for agents without a fleet that reads them: outlets =
+    /// ["pdu/3"], bmc = "name", and [[device]] tables as in docs/devices.md. Then the fleet's readings are not taken.
+    #[arg(long, value_name = "FILE", help_heading = "Measuring")]
+    pub wall_devices: Option<FilePath>,
+
     /// Disk space for what the fleet could not be told yet, from 1MiB to 1024GiB, in the folder spool of the state
     /// folder. The oldest goes first, and the fleet is told how much. "none" keeps an hour or so in memory.
     #[arg(long, value_name = "SIZE", help_heading = "Fleet")]
@@ -280,6 +285,8 @@ pub struct Settings {
     pub fleet: Option<Fleet>,
     /// What it is told, and what is kept for it.
     pub stream: Stream,
+    /// File with the devices that feed this machine.
+    pub wall_devices: Option<PathBuf>,
     /// Where totals are kept, if at all.
     pub state: Option<PathBuf>,
     /// What is logged.
@@ -359,6 +366,7 @@ impl Partial {
             fleet_workload_interval: self.fleet_workload_interval.or(lower.fleet_workload_interval),
             fleet_levels: self.fleet_levels.or(lower.fleet_levels),
             wall: self.wall.or(lower.wall),
+            wall_devices: self.wall_devices.or(lower.wall_devices),
             spool_size: self.spool_size.or(lower.spool_size),
             spool_age: self.spool_age.or(lower.spool_age),
             state: self.state.or(lower.state),
@@ -428,6 +436,7 @@ impl Partial {
             kubelet,
             fleet,
             stream,
+            wall_devices: path(self.wall_devices),
             state,
             log_level: self.log_level.unwrap_or_default(),
         })
@@ -524,6 +533,7 @@ impl From<&Settings> for Partial {
             fleet_workload_interval: Some(Period::clamped(s.stream.workload_interval)),
             fleet_levels: Some(Pick::list(&s.stream.levels)),
             wall: Some(One(s.stream.wall)),
+            wall_devices: s.wall_devices.as_ref().map(known),
             spool_size: Some(s.stream.spool_size),
             spool_age: Some(Period::clamped(s.stream.spool_age)),
             state: Some(s.state.as_ref().map_or(StateDir::Off, |folder| StateDir::In(known(folder)))),

@@ -4,7 +4,7 @@
 //! `error` what goes wrong, `config` what the configuration says, with `secret`, `credentials` and `period`. `snmp`,
 //! `redfish`, `ipmi`, `modbus`, `mqtt`, `http_json`, `command` and `wol` are each one kind of device; `http`, `plug` and
 //! `quantity` are what several of them share. Around any driver, `poll` reads it all the time, `energy` makes energy of
-//! what it tells, and `switching` makes sure that a command was carried out.
+//! what it tells, `switching` makes sure that a command was carried out, and `feed` adds up what one machine draws.
 //!
 //! A driver talks to one device and knows neither nodes nor policies; it never guesses: what a device doesn't say is
 //! absent, and a state it doesn't tell is [`PowerState::Unknown`].
@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod driver;
 pub mod energy;
 pub mod error;
+pub mod feed;
 pub mod http;
 pub mod http_json;
 pub mod ipmi;
@@ -34,6 +35,7 @@ pub mod wol;
 pub use config::{DeviceConfig, Devices, open};
 pub use driver::{Answer, Driver, Switch};
 pub use error::DeviceError;
+pub use feed::{FeedConfig, Place, Wall};
 pub use period::Period;
 pub use poll::{Device, Latest, Poller};
 pub use report::{Feed, Figure, Identity, Outlet, OutletId, PowerState, Report};

@@ -1,10 +1,9 @@
 //! The power hardware of a fleet: which devices there are, and which outlets feed which node.
 //!
-//! `feeds` makes a node's wall power of what devices tell, `suggest` compares watts to find out what is plugged in
-//! where (both pure), `history` keeps the watts for that, `wake` proves that a node comes back, `scan` looks what is at an address. What a device is and
-//! does is the crate `ebbtide-devices`; nothing in here decides to switch anything by itself.
+//! `suggest` compares watts to find out what is plugged in where (pure), `history` keeps the watts for that, `wake`
+//! proves that a node comes back, `scan` looks what is at an address. What a device is and does, and how outlets add up
+//! to a machine, is the crate `ebbtide-devices`; nothing in here decides to switch anything by itself.
 
-pub mod feeds;
 pub mod history;
 pub mod scan;
 pub mod suggest;
@@ -21,7 +20,7 @@ use ebbtide_proto::NodeId;
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{StreamExt as _, StreamMap};
 
-pub use self::feeds::{FeedConfig, Place, Wall};
+pub use ebbtide_devices::feed::{FeedConfig, Place, Wall};
 
 /// All devices and feeds. Cheap to share.
 #[derive(Default)]

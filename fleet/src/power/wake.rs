@@ -10,9 +10,9 @@ use ebbtide_runtime::tasks::Shutdown;
 use tokio::sync::mpsc;
 
 use super::Rack;
-use super::feeds::{FeedConfig, Place, SYSTEM};
 use crate::catalogue::Catalogue;
 use crate::live::Live;
+use ebbtide_devices::feed::{FeedConfig, Place, SYSTEM};
 
 /// Between two looks whether the agent speaks.
 const LOOK: Duration = Duration::from_millis(500);

@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ebbtide_devices::{Latest, OutletId};
 use ebbtide_proto::{Energy, Power, Ratio};
 use ebbtide_runtime::clock::Moment;
 use serde::{Deserialize, Serialize};
+
+use crate::poll::Latest;
+use crate::report::OutletId;
 
 /// The outlet of a BMC: the machine behind it.
 pub const SYSTEM: &str = "system";
@@ -141,13 +143,13 @@ impl<'de> Deserialize<'de> for Place {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::collections::BTreeMap;
 
-    use ebbtide_devices::energy::{Basis, Metered};
-    use ebbtide_devices::{Feed, Figure, Outlet, PowerState, Report};
-
     use super::*;
+    use crate::energy::{Basis, Metered};
+    use crate::report::{Feed, Figure, Outlet, PowerState, Report};
 
     fn figure(w: u64) -> Figure<Power> {
         let power = Power::from_uw(w * 1_000_000);
