@@ -130,7 +130,7 @@ fn devices_are_read_and_switched_from_the_command_line() {
         for (args, code) in [
             (["device", "switch", "pdu", "9", "off", "--yes"].as_slice(), 1),
             (&["device", "read", "nowhere"], 1),
-            (&["device", "scan", "a b"], 1),
+            (&["device", "scan", "a b"], 2),
         ] {
             let failed = ebbtide(&daemon, args).await;
             let text = String::from_utf8_lossy(&failed.stderr).into_owned();

@@ -98,6 +98,9 @@ are kept: ebbtide device wakes.")]
         deadline: Length,
     },
     /// List which nodes are proven to wake, by what, in what time
+    #[command(after_help = "\
+Examples:
+  ebbtide device wakes")]
     Wakes,
 }
 
