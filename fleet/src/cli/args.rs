@@ -214,6 +214,11 @@ Examples:
   ebbtide status -o json | jq .commit_p99_us")]
     Status,
     /// Read and switch power hardware: PDUs, BMCs, meters; find and prove what wakes nodes
+    #[command(after_help = "\
+Examples:
+  ebbtide device list
+  ebbtide device read pdu-1 --watch
+  ebbtide device switch pdu-1 3 off --yes")]
     Device(DeviceArgs),
     /// Make, list and revoke join tokens, by which nodes get their certificates
     Token(TokenArgs),
