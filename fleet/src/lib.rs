@@ -11,6 +11,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod export;
+pub mod fields;
 pub mod groups;
 pub mod ingest;
 pub mod live;

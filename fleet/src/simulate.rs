@@ -9,6 +9,7 @@ use ebbtide_runtime::clock;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Planetlab, Sim, SimRisk};
+use crate::fields;
 
 /// Runs a scenario.
 ///
@@ -47,13 +48,6 @@ fn traces(options: &Planetlab) -> anyhow::Result<ExitCode> {
     let report = planetlab::run(&planetlab::Options { traces: options.traces.clone(), policy, risk }, progress, clock)
         .with_context(|| format!("can't run the traces in {}", options.traces.display()))?;
     bar.finish_and_clear();
-    if options.json {
-        println!("{}", serde_json::to_string(&report)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let fields = serde_json::to_value(&report)?;
-    for (name, value) in fields.as_object().into_iter().flatten() {
-        println!("{name:>24}  {value}");
-    }
+    fields::show(&report, options.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! From the wire to checked types and back. Nothing unvalidated passes this file.
 
 use crate::series::{Metric, Quality, WorkloadInfo, ZoneInfo, ZoneKind};
-use crate::{IdError, Ratio, WorkloadId, ZoneId, v1};
+use crate::{IdError, PowerState, Ratio, WorkloadId, ZoneId, v1};
 
 /// The most labels of a workload.
 pub const MAX_LABELS: usize = 16;
@@ -86,6 +86,7 @@ macro_rules! same_words {
 
 same_words!(Quality, Quality, "quality", { Measured, Scaled, Modelled, Stale });
 same_words!(ZoneKind, ZoneKind, "kind of zone", { Psys, Package, Core, Uncore, Dram, Gpu, Board, Wall, Other });
+same_words!(PowerState, PowerState, "power state", { Unknown, On, Off, TurningOn, TurningOff });
 same_words!(Metric, Metric, "metric", { Energy, IdleEnergy, CpuTime, Residual, Gaps, Unallocated });
 
 impl From<&ZoneInfo> for v1::Zone {

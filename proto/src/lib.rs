@@ -8,9 +8,11 @@ pub mod convert;
 pub mod frame;
 pub mod id;
 pub mod identity;
+pub mod power;
 pub mod series;
 pub mod units;
 pub mod v1;
 
 pub use id::{BootId, IdError, NodeId, WorkloadId, WorkloadKind, ZoneId};
+pub use power::PowerState;
 pub use units::{Energy, Power, Ratio};

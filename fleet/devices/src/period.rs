@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ebbtide_runtime::length::milliseconds;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A duration of whole milliseconds, at most a day.
@@ -16,6 +17,7 @@ pub struct Period(Duration);
 pub struct NoPeriod(String);
 
 const DAY_MS: u64 = 86_400_000;
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
 impl Period {
     /// A duration, cut to milliseconds.
@@ -33,7 +35,7 @@ impl FromStr for Period {
     type Err = NoPeriod;
 
     fn from_str(text: &str) -> Result<Self, NoPeriod> {
-        millis(text)
+        milliseconds(text.trim(), &UNITS)
             .filter(|&ms| ms <= DAY_MS)
             .map(|ms| Self(Duration::from_millis(ms)))
             .ok_or_else(|| NoPeriod(text.chars().take(40).collect()))
@@ -61,28 +63,6 @@ impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
-}
-
-fn millis(text: &str) -> Option<u64> {
-    let mut rest = text.trim();
-    let mut total = 0u64;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()));
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = tail;
-    }
-    Some(total)
 }
 
 #[cfg(test)]

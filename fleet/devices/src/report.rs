@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+pub use ebbtide_proto::PowerState;
 use ebbtide_proto::{Energy, Power, Ratio};
 use ebbtide_runtime::clock::Moment;
 use serde::{Deserialize, Serialize};
@@ -42,42 +43,6 @@ impl Feed {
     /// Whether it holds no figure.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// How an outlet, or a machine behind a BMC, stands. Only [`PowerState::Off`] is off: unknown is never read as off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PowerState {
-    /// It is on.
-    On,
-    /// It is off.
-    Off,
-    /// It was told to go on and is not yet.
-    TurningOn,
-    /// It was told to go off and is not yet.
-    TurningOff,
-    /// It doesn't say, or says what can't be understood.
-    #[default]
-    Unknown,
-}
-
-impl PowerState {
-    /// The name in metrics, JSON and tables.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::Off => "off",
-            Self::TurningOn => "turning-on",
-            Self::TurningOff => "turning-off",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for PowerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

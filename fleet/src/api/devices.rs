@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ebbtide_devices::{Agent, Feed, Latest, Limits, OutletId, PowerState, Switch, Verdict};
+use ebbtide_devices::{Feed, Latest, Limits, OutletId, Switch, Verdict};
 use ebbtide_proto::identity::Role;
 use ebbtide_proto::v1::devices_server::Devices;
 use ebbtide_proto::{NodeId, v1};
@@ -56,15 +56,6 @@ impl DevicesService {
     fn audit(&self, who: &str, what: &str) -> Result<(), Status> {
         let noted = self.catalogue.audit(clock::now().wall / 1_000_000, who, what);
         noted.map_err(|error| Status::unavailable(format!("nothing was done, for it can't be noted: {error}")))
-    }
-
-    /// What is heard of a node's agent, as a signal for switching.
-    fn agent_of(&self, node: Option<NodeId>) -> impl FnMut() -> Option<Agent> + Send + use<> {
-        let live = Arc::clone(&self.live);
-        move || match live.heard(node.as_ref()?)? {
-            (false, _) => Some(Agent::Silent),
-            (true, heard_ms) => Some(Agent::Speaks(wake::moment_of(heard_ms))),
-        }
     }
 }
 
@@ -129,7 +120,8 @@ impl Devices for DevicesService {
         let limits = Limits { deadline: within(request.deadline_ms, Duration::from_secs(60)), ..Limits::default() };
         // an agent that never spoke proves nothing
         let watched = node.filter(|_| streams || to == Switch::On);
-        let outcome = device.switch(&outlet, to, limits, self.agent_of(watched)).await;
+        let agent = || wake::agent_of(&self.live, watched.as_ref()?);
+        let outcome = device.switch(&outlet, to, limits, agent).await;
         let answer = v1::SwitchOutletResponse {
             verdict: verdict(&outcome.verdict).to_owned(),
             text: wake::spoken(&outcome.verdict),
@@ -256,7 +248,7 @@ fn outlet_shown(rack: &Rack, device: &str, outlet: &ebbtide_devices::Outlet, lat
     v1::Outlet {
         id: outlet.id.to_string(),
         name: outlet.name.clone().unwrap_or_default(),
-        state: state(outlet.state).into(),
+        state: v1::PowerState::from(outlet.state).into(),
         switchable: outlet.switchable,
         feed: Some(feed(&outlet.feed, latest.outlets.get(&outlet.id).copied())),
         node: rack.node_of(device, &outlet.id).unwrap_or_default().to_owned(),
@@ -274,15 +266,5 @@ fn feed(feed: &Feed, metered: Option<ebbtide_devices::energy::Metered>) -> v1::F
         current_ma: feed.current_ma.as_ref().map(|current| current.value),
         voltage_mv: feed.voltage_mv.as_ref().map(|voltage| voltage.value),
         source: feed.power.as_ref().map(|power| power.source.to_string()).unwrap_or_default(),
-    }
-}
-
-const fn state(state: PowerState) -> v1::PowerState {
-    match state {
-        PowerState::On => v1::PowerState::On,
-        PowerState::Off => v1::PowerState::Off,
-        PowerState::TurningOn => v1::PowerState::TurningOn,
-        PowerState::TurningOff => v1::PowerState::TurningOff,
-        PowerState::Unknown => v1::PowerState::Unknown,
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::agents::{self, Order, Told};
 use super::daemon::{Daemon, Owned};
+use super::scratch;
 use crate::args::BenchIngest;
 use crate::config::{Config, LimitsConfig, TlsFiles};
 use crate::pki::Authority;
@@ -66,23 +67,10 @@ pub fn ingest(bench: &BenchIngest) -> anyhow::Result<()> {
         return agents::run(&serde_json::from_str::<Order>(&line)?);
     }
     raise_file_limit(u64::from(bench.agents) + 512)?;
-    let scratch = std::env::temp_dir().join(format!("ebbtide-bench-{}", std::process::id()));
-    let folder = bench.data.clone().unwrap_or_else(|| scratch.join("data"));
-    std::fs::create_dir_all(&scratch)?;
-    let outcome = measure(bench, &scratch, &folder);
-    if let Err(error) = std::fs::remove_dir_all(&scratch) {
-        eprintln!("can't remove {}: {error}", scratch.display());
-    }
-    let result = outcome?;
-    if bench.json {
-        println!("{}", serde_json::to_string(&result)?);
-    } else {
-        let fields = serde_json::to_value(&result)?;
-        for (name, value) in fields.as_object().into_iter().flatten() {
-            println!("{name:>24}  {value}");
-        }
-    }
-    Ok(())
+    scratch::run(bench.json, |scratch| {
+        let folder = bench.data.clone().unwrap_or_else(|| scratch.join("data"));
+        measure(bench, scratch, &folder)
+    })
 }
 
 fn measure(bench: &BenchIngest, scratch: &Path, folder: &Path) -> anyhow::Result<Result> {

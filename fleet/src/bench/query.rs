@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::daemon::Daemon;
 use super::load::Counters;
+use super::scratch;
 use crate::args::{BenchQuery, Load};
 use crate::config::Config;
 use crate::store::{Options, Store, Stream};
@@ -58,22 +59,7 @@ struct Made {
 /// # Errors
 /// If the scratch folder can't be written, or the daemon not be started.
 pub fn query(bench: &BenchQuery) -> anyhow::Result<()> {
-    let scratch = std::env::temp_dir().join(format!("ebbtide-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch)?;
-    let outcome = measure(bench, &scratch);
-    if let Err(error) = std::fs::remove_dir_all(&scratch) {
-        eprintln!("can't remove {}: {error}", scratch.display());
-    }
-    let result = outcome?;
-    if bench.json {
-        println!("{}", serde_json::to_string(&result)?);
-    } else {
-        let fields = serde_json::to_value(&result)?;
-        for (name, value) in fields.as_object().into_iter().flatten() {
-            println!("{name:>24}  {value}");
-        }
-    }
-    Ok(())
+    scratch::run(bench.json, |folder| measure(bench, folder))
 }
 
 fn measure(bench: &BenchQuery, scratch: &Path) -> anyhow::Result<Result> {

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use ebbtide_runtime::length::milliseconds;
 use jiff::civil;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _, Zoned};
@@ -30,7 +31,7 @@ impl FromStr for Length {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let ms = milliseconds(text.trim()).filter(|ms| (1..=MOST_MS).contains(ms));
+        let ms = milliseconds(text.trim(), &UNITS).filter(|ms| (1..=MOST_MS).contains(ms));
         ms.map(|ms| Self(Duration::from_millis(ms))).ok_or_else(|| format!("expected {LENGTHS}"))
     }
 }
@@ -38,28 +39,16 @@ impl FromStr for Length {
 /// A hundred years.
 const MOST_MS: u64 = 100 * 365 * 86_400_000;
 
-fn milliseconds(text: &str) -> Option<u64> {
-    let (mut rest, mut total) = (text, 0u64);
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()));
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" | "min" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "w" => 7 * 86_400_000,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = tail;
-    }
-    Some(total)
-}
+/// What each unit is in milliseconds.
+const UNITS: [(&str, u64); 7] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("min", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 7 * 86_400_000),
+];
 
 /// A moment: `7d` (so long ago), `2026-11-01`, `2026-11-01T14:00`, RFC 3339, `now`, `today`, `yesterday`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,15 +141,6 @@ impl Test<'_> {
         self.live.heard(self.node).is_some_and(|(connected, _)| connected)
     }
 
-    /// What is heard of the machine, as a signal.
-    fn agent(&self) -> Option<Agent> {
-        let (connected, heard_ms) = self.live.heard(self.node)?;
-        if !connected {
-            return Some(Agent::Silent);
-        }
-        Some(Agent::Speaks(moment_of(heard_ms)))
-    }
-
     async fn shut_down(&self, feed: &FeedConfig, tell: &mut (dyn FnMut(String) + Send)) -> Result<(), String> {
         let Some(bmc) = &feed.bmc else {
             return Err(format!(
@@ -161,7 +152,10 @@ impl Test<'_> {
         tell(format!("asking it to shut down, by {place}"));
         // the machine's word and the agent's silence
         let limits = Limits { deadline: self.deadline, signals: 2, ..Limits::default() };
-        let outcome = self.device(&place)?.switch(&place.outlet, Switch::SoftOff, limits, || self.agent()).await;
+        let outcome = self
+            .device(&place)?
+            .switch(&place.outlet, Switch::SoftOff, limits, || agent_of(self.live, self.node))
+            .await;
         if !outcome.is_success() {
             return Err(format!("it didn't shut down: {}", spoken(&outcome.verdict)));
         }
@@ -244,8 +238,14 @@ impl Test<'_> {
     }
 }
 
+/// What is heard of a machine by its agent, as a signal for switching; `None` if it was never heard of.
+pub fn agent_of(live: &Live, node: &NodeId) -> Option<Agent> {
+    let (connected, heard_ms) = live.heard(node)?;
+    Some(if connected { Agent::Speaks(moment_of(heard_ms)) } else { Agent::Silent })
+}
+
 /// The moment of a time on the daemon's own clock, in milliseconds since 1970, that has passed.
-pub fn moment_of(ms: u64) -> Moment {
+fn moment_of(ms: u64) -> Moment {
     let now = clock::now();
     let ns = now.wall.saturating_sub(ms.saturating_mul(1_000_000));
     Moment { mono: now.mono.saturating_sub(ns), boot: now.boot.saturating_sub(ns), wall: now.wall.saturating_sub(ns) }

@@ -3,29 +3,13 @@
 use std::collections::BTreeMap;
 
 use ebbtide_proto::NodeId;
+pub use ebbtide_proto::PowerState;
 use serde::{Deserialize, Serialize};
 
 use super::Time;
 use super::resources::Resources;
 use crate::model::boot::BootModel;
 use crate::model::curve::PowerCurve;
-
-/// Whether a node is on. What isn't known never leads to an action.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PowerState {
-    /// Running.
-    On,
-    /// Off, as confirmed.
-    Off,
-    /// Told to start, not up yet.
-    TurningOn,
-    /// Told to stop, not off yet.
-    TurningOff,
-    /// Nobody can tell.
-    #[default]
-    Unknown,
-}
 
 /// Keeps workloads away that don't tolerate it; as Kubernetes' `NoSchedule`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
