@@ -65,6 +65,20 @@ struct alive {
 	struct process_record process;
 };
 
+/* tells lives of threads apart: an address is used again at once */
+struct life {
+	__u64 task;
+	__u64 start_ns;
+};
+
+/* a thread that began to end: its run time is that at the last tick, or when it last got a CPU */
+struct exiting {
+	struct thread_record thread;
+	struct process_record process;
+	__u64 at_ns; /* since boot, without sleep */
+	__u64 since_ns; /* since that moment, and by how much the clocks of both differ */
+};
+
 /* a control group was made */
 struct group_record {
 	__u32 kind;

@@ -7,6 +7,9 @@
  *   task_freed                 runs when a task is freed: nothing runs under its name any more, so its run time is
  *                              final. (At sched_process_exit it still is running, and what it used since the last
  *                              tick isn't counted yet.)
+ *   task_exits                 keeps what was known when a task began to end, until it is freed: should task_freed
+ *                              not be run, as happens where a task of some sandboxes is interrupted by the freeing of
+ *                              others, the agent finds it there
  *   cgroup_made                remembers paths of groups, so that tasks nobody saw alive can be told by theirs
  *   task_switched              with COUNTERS only: hardware counters per task
  *
@@ -49,6 +52,25 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 21);
 } events SEC(".maps");
+
+/* Tasks that began to end and were not freed yet. One that finds no room is freed all the same. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct life);
+	__type(value, struct exiting);
+} exits SEC(".maps");
+
+/* By how much the clock that records tell is ahead of that by which a CPU counts run time, less what a task runs after
+ * it began to end; as the last ends showed. CPUs beyond share a place with others, which makes it worthless to them. */
+#define AHEAD 1024
+#define SECOND 1000000000LL
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, AHEAD);
+	__type(key, __u32);
+	__type(value, __u64);
+} ahead SEC(".maps");
 
 #ifdef COUNTERS
 struct counted {
@@ -236,12 +258,53 @@ int tasks_changed(struct bpf_iter__task *ctx)
 	return tell(ctx, 0);
 }
 
+static __always_inline struct life life_of(struct task_struct *t)
+{
+	return (struct life){ .task = (__u64)t, .start_ns = t->start_boottime };
+}
+
+SEC("tp_btf/sched_process_exit")
+int task_exits(unsigned long long *ctx)
+{
+	struct task_struct *t = (void *)ctx[0];
+	struct life life = life_of(t);
+	struct exiting r;
+
+	fill_thread(&r.thread, t, RECORD_FREED);
+	fill_process(&r.process, t);
+	r.at_ns = bpf_ktime_get_ns();
+	r.since_ns = r.at_ns - t->se.exec_start;
+	bpf_map_update_elem(&exits, &life, &r, 0);
+	return 0;
+}
+
+static __always_inline void calibrate(struct task_struct *t, struct life *life)
+{
+	struct exiting *e = bpf_map_lookup_elem(&exits, life);
+	__u32 cpu = cpu_of(t) & (AHEAD - 1);
+	__u64 *ahead_by = bpf_map_lookup_elem(&ahead, &cpu);
+	__u64 now;
+	__s64 off;
+
+	/* on another CPU it ran by another clock */
+	if (!e || !ahead_by || e->thread.cpu != cpu_of(t))
+		return;
+	now = e->since_ns - (t->se.sum_exec_runtime - e->thread.run_ns);
+	off = now - *ahead_by;
+	/* what tasks run at their end differs: the mean of some is meant */
+	*ahead_by = off < SECOND && off > -SECOND ? *ahead_by + (off >> 3) : now;
+}
+
 SEC("tp_btf/sched_process_free")
 int task_freed(unsigned long long *ctx)
 {
 	struct task_struct *t = (void *)ctx[0];
-	struct alive *r = bpf_ringbuf_reserve(&events, sizeof(*r), 0);
+	struct life life = life_of(t);
+	struct alive *r;
 
+	calibrate(t, &life);
+	bpf_map_delete_elem(&exits, &life);
+	r = bpf_ringbuf_reserve(&events, sizeof(*r), 0);
 	if (!r) {
 		count_lost(LOST_TASKS, 1);
 		count_lost(LOST_NS, t->se.sum_exec_runtime);

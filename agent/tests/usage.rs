@@ -279,7 +279,8 @@ fn a_storm_of_short_processes_is_accounted_for() {
             break;
         }
     }
-    // the kernel frees the last ones after they end: a little later, or seconds where it is busy
+    // the kernel frees the last ones after they end: a little later, or seconds where it is busy; those of whom it
+    // says nothing are found a second later
     let truth = group.used();
     let (mut own, mut children) = meter.of(load.pid());
     for _ in 0..200 {
@@ -293,8 +294,7 @@ fn a_storm_of_short_processes_is_accounted_for() {
     assert_eq!(meter.reader.status().lost_exits, 0);
     let found = (own + children) as f64 / truth as f64;
     assert!(truth > 200_000_000 && children > own, "{truth} {own} {children}");
-    // on a busy machine one of the 150 was missing in some runs, without a word of the kernel; why is not known yet
-    assert!((0.99..1.005).contains(&found), "{found} of {truth} ns");
+    assert!((0.995..1.005).contains(&found), "{found} of {truth} ns");
     let row = meter.table.iter().find(|(_, t)| t.class == TaskClass::EndedChildren && t.pid == load.pid());
     assert_eq!(row.unwrap().1.comm.to_text(), "sh");
 }

@@ -211,7 +211,7 @@ pub struct Partial {
     pub wall: Option<One<Wall>>,
 
     /// File that says which outlets or BMC this machine hangs on, for agents without a fleet that reads them: outlets =
-    /// ["pdu/3"], bmc = "name", and [[device]] tables as in docs/devices.md. Then the fleet's readings are not taken.
+    /// ["pdu/3"], bmc = "name", and the tables device of docs/devices.md. Then the fleet's readings are not taken.
     #[arg(long, value_name = "FILE", help_heading = "Measuring")]
     pub wall_devices: Option<FilePath>,
 

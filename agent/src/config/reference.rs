@@ -8,12 +8,13 @@ use super::layer::{Origin, PREFIX, given};
 use super::{Partial, Settings};
 
 /// Examples of settings that have no default to show, or none that tells much.
-const EXAMPLES: [(&str, &str); 12] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("node-name", "\"edge1\""),
     ("model-idle", "\"8 W\""),
     ("model-full", "\"31 W\""),
     ("idle-floor", "{ package-0 = \"12 W\", dram = \"2 W\" }"),
     ("web-config", "\"/etc/ebbtide-agent/web.yml\""),
+    ("wall-devices", "\"/etc/ebbtide-agent/outlets.toml\""),
     ("kubelet-url", "\"https://127.0.0.1:10250\""),
     ("kubelet-ca", "\"/var/run/secrets/kubernetes.io/serviceaccount/ca.crt\""),
     ("kubelet-token", "\"/var/run/secrets/kubernetes.io/serviceaccount/token\""),
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn each_setting_is_complete() {
         let all = settings();
-        assert_eq!(all.len(), 39);
+        assert_eq!(all.len(), 40);
         for s in &all {
             assert!(s.text.len() > 20 && !s.value_name.is_empty() && !s.example.is_empty(), "{s:?}");
             assert!(s.default.is_some() || s.example != "\"\"", "{s:?}");

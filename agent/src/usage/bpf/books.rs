@@ -2,16 +2,17 @@
 //!
 //! A thread is known by the kernel's address of it and its start: the address is used again at once, often by the next
 //! thread that is made. What a record adds to its run time is charged to its process; what was never seen alive is left
-//! to `children`. The books are right whatever the order of records, and
-//! if a record comes twice; only a process in which two other threads call exec between two samples may be told wrongly.
-//! They miss time only if the kernel lost the last word on a thread, which it counts.
+//! to `children`. The books are right whatever the order of records, and if a record comes twice; only a process in
+//! which two other threads call exec between two samples may be told wrongly. They miss time only if the kernel lost the
+//! last word on a thread, which it counts. One that it never says is made up for by what was known when the thread began
+//! to end.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::children::{Children, Ended, Short};
 use super::groups::Paths;
-use super::record::{self, Counted, ProcessRecord, Record, ThreadRecord};
+use super::record::{self, Counted, Exiting, Life, ProcessRecord, Record, ThreadRecord};
 use crate::clock::Moment;
 use crate::host::HostRoot;
 use crate::usage::table::{Delta, Events, Task, TaskClass, TaskIx, TaskTable};
@@ -20,6 +21,10 @@ use crate::usage::table::{Delta, Events, Task, TaskClass, TaskIx, TaskTable};
 const TICK_NS: u64 = 10_000_000;
 /// A thread that isn't there any more is waited for this long: its last word may be on its way.
 const PATIENCE_NS: u64 = 60_000_000_000;
+/// A thread that began to end this long ago and isn't listed any more should have been freed.
+const OVERDUE_NS: u64 = 1_000_000_000;
+/// A last word that comes later than this is not expected any more.
+const TOO_LATE_NS: u64 = 600_000_000_000;
 /// Samples for which processes that ended are remembered, at the most.
 const REMEMBERED: u32 = 32;
 /// Samples between two looks for what can be forgotten.
@@ -30,6 +35,8 @@ pub(super) struct Books {
     threads: Threads,
     /// Those whose place another took in this sample; their last word comes with it.
     replaced: Threads,
+    /// Those of earlier samples whose last word didn't come, and in which sample they lost their place.
+    unheard: HashMap<Life, (Thread, u32)>,
     paths: Paths,
     children: Children,
     /// Start of each process in nanoseconds, by slot.
@@ -42,6 +49,8 @@ pub(super) struct Books {
     short: Vec<Short>,
     /// Processes that ended of late, by pid: the last word on one of their threads may come after that on the first.
     ended: Ended,
+    /// Threads charged by what was known when they began to end: their run time then, and when that was.
+    never_freed: HashMap<Life, (u64, u64)>,
 }
 
 /// By address.
@@ -74,6 +83,7 @@ impl Books {
         Self {
             threads: Threads::default(),
             replaced: Threads::default(),
+            unheard: HashMap::new(),
             paths: Paths::new(host),
             children: Children::default(),
             starts: Vec::new(),
@@ -83,6 +93,7 @@ impl Books {
             missing: 0,
             short: Vec::new(),
             ended: Ended::new(),
+            never_freed: HashMap::new(),
         }
     }
 
@@ -99,7 +110,9 @@ impl Books {
         self.paths.begin();
         let sample = self.sample;
         self.ended.retain(|_, (_, since)| sample.wrapping_sub(*since) < REMEMBERED);
-        self.replaced.clear();
+        let (last, unheard) = (sample.wrapping_sub(1), &mut self.unheard);
+        unheard.retain(|_, (_, since)| sample.wrapping_sub(*since) < 2 * REMEMBERED);
+        unheard.extend(self.replaced.drain().map(|(task, t)| (Life { task, start_ns: t.start_ns }, (t, last))));
         self.short.clear();
     }
 
@@ -216,17 +229,55 @@ impl Books {
             while let Some(record) = record::next(&mut at, counters) {
                 match record {
                     Record::Group(hierarchy, id, path) if turn == 0 => self.paths.note(hierarchy, id, path),
-                    Record::Freed(t, c, p) if turn == 1 + u8::from(t.leads()) => self.freed(&t, c, p, table, out),
+                    Record::Freed(mut t, mut c, p) if turn == 1 + u8::from(t.leads()) => {
+                        if let Some((charged, _)) = self.never_freed.remove(&Life::of(&t)) {
+                            t.run_ns = t.run_ns.saturating_sub(charged);
+                            c = Counted::default();
+                        }
+                        self.freed(&t, c, p, table, out);
+                    }
                     _ => {}
                 }
             }
         }
-        let short = std::mem::take(&mut self.short);
+        self.charge_short(table, out);
+    }
+
+    fn charge_short(&mut self, table: &mut TaskTable, out: &mut Vec<Delta>) {
+        let mut short = std::mem::take(&mut self.short);
         // who went before the first look is nobody's business
         if !self.first() {
             self.children.charge(&short, &self.ended, self.now, table, out);
         }
+        short.clear();
         self.short = short;
+    }
+
+    /// Whether a thread should have been freed by now: it began to end a while ago, and is not listed, as one would be
+    /// that waits for its parent.
+    pub(super) fn is_overdue(&self, exit: &Exiting) -> bool {
+        let t = &exit.thread;
+        let listed = match self.threads.get(&t.task) {
+            // only a pass over everyone tells of those that don't change
+            Some(known) if known.start_ns == t.start_ns => !self.everyone || known.seen == self.sample,
+            // whoever wasn't listed yet would have been now
+            _ => false,
+        };
+        !listed && self.now.mono.saturating_sub(exit.at_ns) >= OVERDUE_NS
+    }
+
+    /// Charges a thread by what was known when it began to end.
+    pub(super) fn never_freed(&mut self, exit: &Exiting, table: &mut TaskTable, out: &mut Vec<Delta>) {
+        let mut t = exit.thread;
+        self.never_freed.insert(Life::of(&t), (t.run_ns, self.now.mono));
+        let sample = self.sample;
+        // its place as the first thread was taken by another that called exec: the process lives on
+        let successor = |k: &Thread| k.tid == t.tid && k.start_ns == t.start_ns && k.seen == sample;
+        if t.leads() && self.threads.values().any(successor) {
+            t.tid = 0;
+        }
+        self.freed(&t, Counted::default(), exit.process, table, out);
+        self.charge_short(table, out);
     }
 
     fn freed(&mut self, t: &ThreadRecord, c: Counted, p: ProcessRecord, table: &mut TaskTable, out: &mut Vec<Delta>) {
@@ -247,7 +298,7 @@ impl Books {
             (Some(k), _) if same(k) => self.threads.remove(&t.task),
             (_, Some(k)) if same(k) || took_over(k) => self.replaced.remove(&t.task),
             (Some(k), _) if took_over(k) => self.threads.remove(&t.task),
-            _ => None,
+            _ => self.unheard.remove(&Life::of(t)).map(|(thread, _)| thread),
         };
         if thread.as_ref().is_some_and(|thread| thread.missing.is_some()) {
             self.missing = self.missing.saturating_sub(1);
@@ -318,6 +369,8 @@ impl Books {
             table.forget_unused_paths();
             self.paths.forget_unused();
             self.children.forget_freed(table);
+            let now = self.now.mono;
+            self.never_freed.retain(|_, (_, since)| now.saturating_sub(*since) < TOO_LATE_NS);
         }
     }
 }

@@ -14,6 +14,7 @@ const WANTED: &[&[u8]] = &[
     b"bpf_iter_task",
     b"bpf_perf_event_value",
     b"btf_trace_cgroup_mkdir",
+    b"btf_trace_sched_process_exit",
     b"btf_trace_sched_process_free",
     b"btf_trace_sched_switch",
     b"cgroup",

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 
-use aya::maps::{Array, Map, MapData, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, Program};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::counters::{self, Event};
+use super::record::{self, EXITING, Exiting, LIFE, Life};
 use super::{Feed, Lost, btf, sys};
 use crate::host::HostRoot;
 use crate::perf::OpenEvent;
@@ -101,6 +102,8 @@ pub(super) struct Kernel {
     ebpf: Ebpf,
     ended: RingBuf<MapData>,
     lost: Array<MapData, u64>,
+    exits: HashMap<MapData, [u8; LIFE], [u8; EXITING]>,
+    ahead: Array<MapData, u64>,
     /// They count for as long as they are open.
     _events: Vec<OpenEvent>,
     /// An array forgets its events when the descriptor is closed through which they came.
@@ -149,7 +152,11 @@ impl Kernel {
             let program: &mut Iter = program(&mut ebpf, name)?;
             program.load("task", &btf).map_err(wrong)?;
         }
-        let mut hooks = vec![("task_freed", "sched_process_free"), ("cgroup_made", "cgroup_mkdir")];
+        let mut hooks = vec![
+            ("task_freed", "sched_process_free"),
+            ("task_exits", "sched_process_exit"),
+            ("cgroup_made", "cgroup_mkdir"),
+        ];
         if !events.is_empty() {
             hooks.push(("task_switched", "sched_switch"));
         }
@@ -169,7 +176,9 @@ impl Kernel {
         sys::release_memory();
         let ended = map(&mut ebpf, "events")?;
         let lost = map(&mut ebpf, "lost")?;
-        Ok(Self { ebpf, ended, lost, _events: open, _arrays: arrays })
+        let exits = map(&mut ebpf, "exits")?;
+        let ahead = map(&mut ebpf, "ahead")?;
+        Ok(Self { ebpf, ended, lost, exits, ahead, _events: open, _arrays: arrays })
     }
 }
 
@@ -229,6 +238,18 @@ impl Feed for Kernel {
         {
             to.extend_from_slice(&record);
         }
+    }
+
+    fn exiting(&self, to: &mut Vec<Exiting>) {
+        to.clear();
+        // a pass ends with an error when an entry goes under it; what it didn't reach comes with the next
+        let ahead = |cpu: u32| self.ahead.get(&(cpu % self.ahead.len().max(1)), 0).unwrap_or(0);
+        let all = self.exits.iter().map_while(Result::ok).filter_map(|(_, value)| record::exiting(&value));
+        to.extend(all.map(|exit| exit.counted_to_its_end(ahead(exit.thread.cpu))));
+    }
+
+    fn take_exit(&mut self, life: Life) -> bool {
+        self.exits.remove(&life.key()).is_ok()
     }
 
     fn lost(&self) -> Lost {

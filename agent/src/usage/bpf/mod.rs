@@ -8,6 +8,9 @@
 //! last time when the kernel frees it, after it left its CPU for good. So all of it is charged, to whom and where it
 //! was used, but for what is between two ticks of a thread that is running at the very moment: that comes with the
 //! next sample.
+//!
+//! The kernel does not always run the program that tells of a freed task (ADR 8): what was known when it began to end
+//! is kept until then, and charged if that word doesn't come.
 
 mod books;
 mod btf;
@@ -19,11 +22,13 @@ mod record;
 mod sys;
 
 use std::io;
+use std::time::Duration;
 
 use self::books::Books;
 pub use self::counters::{EVENTS, Event};
 use self::kernel::Kernel;
 pub use self::kernel::Unusable;
+use self::record::{Exiting, Life};
 use super::table::{Delta, TaskTable};
 use super::{Method, Status, UsageReader};
 use crate::clock::Moment;
@@ -39,6 +44,8 @@ pub use self::record::{Record, next};
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// Every so many samples all tasks are told, changed or not: memory and parents change without them.
 const EVERYONE: u32 = 30;
+/// This often it is looked whether somebody who began to end should have been freed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What did not fit into the buffer of ended tasks, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +62,10 @@ trait Feed: Send {
     fn pass(&mut self, everyone: bool, to: &mut Vec<u8>) -> io::Result<()>;
     /// Tells what ended since the last call.
     fn ended(&mut self, to: &mut Vec<u8>);
+    /// Tells who began to end and was not freed yet; it may miss some.
+    fn exiting(&self, to: &mut Vec<Exiting>);
+    /// Takes one of them out, unless it was freed in the meantime.
+    fn take_exit(&mut self, life: Life) -> bool;
     /// What was not told.
     fn lost(&self) -> Lost;
 }
@@ -65,6 +76,9 @@ pub struct BpfReader {
     books: Books,
     tasks: Vec<u8>,
     ended: Vec<u8>,
+    exiting: Vec<Exiting>,
+    /// When those were looked at last.
+    looked: Moment,
     lost: Lost,
     sample: u32,
     counters: bool,
@@ -102,6 +116,8 @@ impl BpfReader {
             books: Books::new(host.clone()),
             tasks: Vec::new(),
             ended: Vec::new(),
+            exiting: Vec::new(),
+            looked: Moment::default(),
             lost: Lost::default(),
             sample: 0,
             counters,
@@ -126,6 +142,15 @@ impl UsageReader for BpfReader {
         self.books.begin(now, everyone);
         self.books.living(&self.tasks, self.counters, table, out);
         self.books.gone(&self.ended, self.counters, table, out);
+        if now.since(self.looked) >= LOOK {
+            self.looked = now;
+            self.feed.exiting(&mut self.exiting);
+            for exit in &self.exiting {
+                if self.books.is_overdue(exit) && self.feed.take_exit(Life::of(&exit.thread)) {
+                    self.books.never_freed(exit, table, out);
+                }
+            }
+        }
         self.books.close(table);
         Ok(())
     }

@@ -130,6 +130,66 @@ fn process(at: &mut Bytes<'_>) -> Option<ProcessRecord> {
     Some(ProcessRecord { ppid, uid, threads, kernel: flags & KERNEL_THREAD != 0, rss_pages, groups, comm })
 }
 
+/// Bytes of a life in the map of those that began to end.
+pub(super) const LIFE: usize = 16;
+/// Bytes of what is kept there.
+pub(super) const EXITING: usize = 128;
+
+/// Tells lives of threads apart: an address is used again at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Life {
+    pub(super) task: u64,
+    pub(super) start_ns: u64,
+}
+
+impl Life {
+    pub(super) fn of(t: &ThreadRecord) -> Self {
+        Self { task: t.task, start_ns: t.start_ns }
+    }
+
+    /// The key of the map.
+    pub(super) fn key(self) -> [u8; LIFE] {
+        let mut key = [0; LIFE];
+        let (task, start) = key.split_at_mut(8);
+        task.copy_from_slice(&self.task.to_ne_bytes());
+        start.copy_from_slice(&self.start_ns.to_ne_bytes());
+        key
+    }
+}
+
+/// A thread that began to end, at `at_ns` of the monotonic clock, and was not freed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exiting {
+    pub(super) thread: ThreadRecord,
+    pub(super) process: ProcessRecord,
+    pub(super) at_ns: u64,
+    /// Nanoseconds since its run time was counted last, and by how much the clocks of both differ.
+    pub(super) since_ns: u64,
+}
+
+/// What a thread may have run since a tick, at the most: ticks are that far apart where they are rarest.
+const LONGEST_TICK_NS: u64 = 1_000_000_000;
+
+impl Exiting {
+    /// With what it ran after its run time was counted last, to its end. `ahead` is by how much the clocks differ, less
+    /// what the last task that ended ran after it began to; 0: not known.
+    pub(super) fn counted_to_its_end(mut self, ahead: u64) -> Self {
+        let more = self.since_ns.wrapping_sub(ahead);
+        if ahead != 0 && more <= LONGEST_TICK_NS {
+            self.thread.run_ns = self.thread.run_ns.saturating_add(more);
+        }
+        self
+    }
+}
+
+/// Reads a value of that map.
+pub(super) fn exiting(value: &[u8; EXITING]) -> Option<Exiting> {
+    let mut at = value.as_slice();
+    let Record::Freed(thread, _, process) = next(&mut at, false)? else { return None };
+    let mut at = Bytes(at);
+    Some(Exiting { thread, process, at_ns: at.u64()?, since_ns: at.u64()? })
+}
+
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -240,6 +300,21 @@ mod tests {
             prop_assert_eq!(next(&mut at, counters), Some(Record::Alive(t, counted, t.leads().then_some(p))));
             prop_assert_eq!(next(&mut at, counters), Some(Record::Group(3, 77, b"/a/b".as_slice())));
             prop_assert!(at.is_empty());
+        }
+
+        #[test]
+        fn what_is_kept_of_an_exit_is_read(
+            t in thread(), p in process(), at_ns: u64, since_ns: u64, ahead: u64, garbage: [u8; EXITING],
+        ) {
+            let mut bytes = Vec::new();
+            write::freed(&mut bytes, &t, None, &p);
+            bytes.extend([at_ns, since_ns].into_iter().flat_map(u64::to_ne_bytes));
+            let value = <[u8; EXITING]>::try_from(bytes.as_slice()).unwrap();
+            let read = exiting(&value);
+            prop_assert_eq!(read, Some(Exiting { thread: t, process: p, at_ns, since_ns }));
+            let more = read.unwrap().counted_to_its_end(ahead).thread.run_ns - t.run_ns;
+            prop_assert!(more <= LONGEST_TICK_NS);
+            let _any = exiting(&garbage);
         }
 
         #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::record::{Counted, GroupKey, ProcessRecord, ThreadRecord, write};
+use super::record::{Counted, Exiting, GroupKey, Life, ProcessRecord, ThreadRecord, write};
 use super::*;
 use crate::usage::stat::Comm;
 use crate::usage::table::{Events, TaskClass};
@@ -27,6 +27,9 @@ struct World {
     threads: BTreeMap<u32, Thread>,
     /// Freed, but the agent isn't told yet.
     freed: Vec<Thread>,
+    /// Began to end without a word when they were freed.
+    mute: Vec<Exiting>,
+    mono: u64,
     groups: Vec<(u32, u64, String)>,
     lost: Lost,
     next_task: u64,
@@ -63,6 +66,17 @@ impl Feed for Shared {
         for (hierarchy, id, path) in std::mem::take(&mut world.groups) {
             write::group(to, hierarchy, id, &path);
         }
+    }
+
+    fn exiting(&self, to: &mut Vec<Exiting>) {
+        to.clone_from(&self.0.lock().unwrap().mute);
+    }
+
+    fn take_exit(&mut self, life: Life) -> bool {
+        let mute = &mut self.0.lock().unwrap().mute;
+        let before = mute.len();
+        mute.retain(|e| Life::of(&e.thread) != life);
+        mute.len() < before
     }
 
     fn lost(&self) -> Lost {
@@ -103,6 +117,15 @@ impl World {
             self.addresses.push(t.record.task);
             self.freed.push(t);
         }
+    }
+
+    /// Frees a thread without a word; only what it had used when it began to end can be known. Gives what would have
+    /// been said.
+    fn free_mute(&mut self, tid: u32, ns: u64) -> Option<Thread> {
+        let t = self.threads.get(&tid)?;
+        self.mute.push(Exiting { thread: t.record, process: t.process, at_ns: self.mono, since_ns: 0 });
+        self.free(tid, ns);
+        self.freed.pop()
     }
 
     /// A thread calls exec: all others end, and it takes the place of the first one, which goes under its id.
@@ -151,6 +174,7 @@ impl Bench {
     fn sample(&mut self) -> Vec<(TaskClass, u32, u64)> {
         self.now = self.now.plus(Duration::from_secs(1));
         self.out.clear();
+        self.world().mono = self.now.mono;
         self.reader.sample(self.now, None, &mut self.table, &mut self.out).unwrap();
         let mut sums = BTreeMap::new();
         for d in &self.out {
@@ -258,6 +282,31 @@ fn what_was_lost_is_counted_and_its_task_ends_all_the_same() {
 }
 
 #[test]
+fn who_is_never_freed_is_charged_by_its_exit_and_once_if_the_word_comes_late() {
+    let mut b = Bench::new(false, |w| {
+        w.spawn(10, 10, 1, "make");
+        w.spawn(11, 11, 10, "seen");
+    });
+    b.world().run(11, 5 * MS);
+    assert_eq!(b.sample(), [(TaskClass::Process, 11, 5 * MS)]);
+    let mut w = b.world();
+    w.run(11, 2 * MS);
+    w.free_mute(11, MS);
+    w.spawn(12, 12, 10, "cc");
+    w.run(12, 30 * MS);
+    let late = w.free_mute(12, 4 * MS).unwrap();
+    drop(w);
+    let mut told = Vec::new();
+    for _ in 0..40 {
+        told.extend(b.sample());
+    }
+    assert_eq!(told, [(TaskClass::EndedChildren, 10, 30 * MS), (TaskClass::Process, 11, 2 * MS)]);
+    assert_eq!(b.table.by_pid(11), None);
+    b.world().freed.push(late);
+    assert_eq!(b.sample(), [(TaskClass::EndedChildren, 10, 4 * MS)], "what the exit didn't know");
+}
+
+#[test]
 fn counters_cover_the_time_of_the_sample_at_the_rate_they_last_had() {
     let mut b = Bench::new(true, |w| w.spawn(10, 10, 1, "job"));
     let mut run = |ns: u64, counted: Option<(u64, u64)>| {
@@ -293,7 +342,7 @@ enum Act {
     Free {
         who: u8,
         us: u16,
-        lose: bool,
+        word: Word,
     },
     Exec {
         who: u8,
@@ -302,15 +351,29 @@ enum Act {
     Sample,
 }
 
+/// What is said when a thread is freed.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Said,
+    /// There was no room for it.
+    Lost,
+    Never,
+    /// At the very end.
+    Late,
+}
+
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => any::<(u8, bool)>().prop_map(|(parent, thread)| Act::Spawn { parent, thread }),
         6 => (any::<u8>(), 0..2000u16).prop_map(|(who, ms)| Act::Run { who, ms }),
-        3 => (any::<u8>(), any::<u16>(), prop::bool::weighted(0.1))
-            .prop_map(|(who, us, lose)| Act::Free { who, us, lose }),
+        3 => (any::<u8>(), any::<u16>(), word()).prop_map(|(who, us, word)| Act::Free { who, us, word }),
         1 => any::<u8>().prop_map(|who| Act::Exec { who }),
         3 => Just(Act::Sample),
     ]
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![7 => Just(Word::Said), 1 => Just(Word::Lost), 1 => Just(Word::Never), 1 => Just(Word::Late)]
 }
 
 proptest! {
@@ -321,6 +384,7 @@ proptest! {
     fn all_run_time_is_charged_once(acts in prop::collection::vec(act(), 1..120), reuse: bool) {
         let mut b = Bench::new(false, |w| w.spawn(1, 1, 0, "init"));
         let (mut truth, mut told, mut next) = (0u64, 0u64, 2u32);
+        let (mut unsaid, mut late) = (0u64, Vec::new());
         let mut execs = std::collections::BTreeSet::new();
         for act in acts {
             let mut w = b.world();
@@ -343,19 +407,28 @@ proptest! {
                     w.run(tid, u64::from(ms) * MS);
                     truth += u64::from(ms) * MS;
                 }
-                Act::Free { who, us, lose } => {
+                Act::Free { who, us, word } => {
                     let Some(tid) = pick(&w, who).filter(|t| *t != 1) else { continue };
                     let leads = w.threads[&tid].record.leads();
                     // the first thread is freed when all others are
                     if leads && w.threads.values().any(|t| t.record.tgid == tid && t.record.tid != tid) {
                         continue;
                     }
-                    w.free(tid, u64::from(us) * 1000);
-                    truth += u64::from(us) * 1000;
-                    if lose {
-                        let t = w.freed.pop().unwrap();
-                        w.lost.tasks += 1;
-                        w.lost.ns += t.record.run_ns;
+                    let last = u64::from(us) * 1000;
+                    truth += last;
+                    match word {
+                        Word::Said => w.free(tid, last),
+                        Word::Lost => {
+                            w.free(tid, last);
+                            let t = w.freed.pop().unwrap();
+                            w.lost.tasks += 1;
+                            w.lost.ns += t.record.run_ns;
+                        }
+                        Word::Never => {
+                            w.free_mute(tid, last);
+                            unsaid += last;
+                        }
+                        Word::Late => late.extend(w.free_mute(tid, last)),
                     }
                 }
                 Act::Exec { who } => {
@@ -373,8 +446,13 @@ proptest! {
                 }
             }
         }
+        // as many as there are between two looks for those that were never freed
+        for _ in 0..40 {
+            told += b.sample().iter().map(|r| r.2).sum::<u64>();
+        }
+        b.world().freed.extend(late);
         told += b.sample().iter().map(|r| r.2).sum::<u64>();
-        let lost = b.world().lost.ns;
+        let lost = b.world().lost.ns + unsaid;
         prop_assert!(told <= truth && truth - told <= lost, "{told} of {truth}, {lost} lost");
         // who lives is known, with its own figures
         let leaders: Vec<u32> = b.world().threads.values().filter(|t| t.record.leads()).map(|t| t.record.tid).collect();
