@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "ebbtide/v1/common.proto",
     "ebbtide/v1/telemetry.proto",
     "ebbtide/v1/enrolment.proto",
     "ebbtide/v1/fleet.proto",
     "ebbtide/v1/device.proto",
+    "ebbtide/v1/plan.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -23,8 +23,15 @@ async fn main() -> anyhow::Result<()> {
     let empty = words.next().is_some_and(|word| word == "empty");
     let tasks = Tasks::new();
     let queries = Arc::new(made_up::MadeUp { clock: now, empty: empty.into() });
-    let router =
-        ui::router(Dashboard { queries, version: env!("CARGO_PKG_VERSION"), clock: now, stop: tasks.shutdown() });
+    let plans = if empty { made_up::plans::MadeUpPlans(None) } else { made_up::plans::MadeUpPlans::new() };
+    let plans = Arc::new(plans);
+    let router = ui::router(Dashboard {
+        queries,
+        plans,
+        version: env!("CARGO_PKG_VERSION"),
+        clock: now,
+        stop: tasks.shutdown(),
+    });
     let listener = tokio::net::TcpListener::bind(&address).await?;
     println!("http://{}", listener.local_addr()?);
     axum::serve(listener, router).await?;

@@ -11,6 +11,7 @@ use ebbtide_proto::NodeId;
 use ebbtide_proto::identity::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::decide::Mode;
 use crate::power::{FeedConfig, Place};
 use crate::store;
 
@@ -49,6 +50,8 @@ pub struct Config {
     /// Which outlets and BMC belong to which node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub feed: Vec<FeedConfig>,
+    /// How the fleet plans which nodes it needs.
+    pub plan: PlanConfig,
     /// What is logged: error, warn, info, debug, trace, or directives such as "info,ebbtide_fleet=debug".
     pub log_level: String,
 }
@@ -101,6 +104,31 @@ pub struct Retention {
     pub hour_days: u32,
 }
 
+/// How the fleet plans which nodes it needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PlanConfig {
+    /// What is done with plans: "observe" makes them for whoever looks, "recommend" puts them forward in log and metrics.
+    pub mode: Mode,
+    /// File that says which nodes are managed and what workloads need; [plans.md](plans.md) has its keys. Without it no
+    /// node is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<PathBuf>,
+    /// File with the policy; [plans.md](plans.md) has its keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
+    /// Time between two plans, in seconds.
+    pub every_s: u64,
+    /// After the start, nodes of the inventory are waited for this long before anything is planned, in seconds.
+    pub settle_s: u64,
+}
+
+impl Default for PlanConfig {
+    fn default() -> Self {
+        Self { mode: Mode::Observe, inventory: None, policy: None, every_s: 30, settle_s: 60 }
+    }
+}
+
 /// A receiver of Prometheus' remote write 1.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -138,6 +166,7 @@ impl Default for Config {
             device: Vec::new(),
             pdu_model: Vec::new(),
             feed: Vec::new(),
+            plan: PlanConfig::default(),
             log_level: "info".to_owned(),
         }
     }
@@ -290,6 +319,10 @@ impl Config {
             }
             fed.extend(own);
         }
+        if !(1..=3600).contains(&self.plan.every_s) {
+            let (why, fix) = ("is not between 1 and 3600".into(), "30 is usual");
+            return Err(ConfigError::Conflict { key: "plan.every-s", why, fix });
+        }
         for remote in &self.remote_write {
             if !(remote.url.starts_with("http://") || remote.url.starts_with("https://")) {
                 let (why, fix) = ("has a url that is neither http:// nor https://".into(), "write the whole address");
@@ -337,13 +370,14 @@ mod tests {
     #[test]
     fn settings_that_would_harm_are_refused() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 6] = [
+        let cases: [(&str, Spoil); 7] = [
             ("grpc listens on 0.0.0.0:9884 without encryption", |c| c.grpc = "0.0.0.0:9884".parse().unwrap()),
             ("http listens on", |c| c.http = "[::]:1".parse().unwrap()),
             ("http is the same address", |c| c.http = c.grpc),
             ("message-bytes", |c| c.limits.message_bytes = 1),
             ("frame-ms", |c| c.limits.frame_ms = 1),
             ("retention", |c| c.retention.raw_days = 100),
+            ("plan.every-s", |c| c.plan.every_s = 0),
         ];
         for (says, spoil) in cases {
             let mut config = Config::default();

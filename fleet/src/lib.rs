@@ -2,6 +2,7 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 //! `power` is the hardware: what devices tell goes to nodes as their wall power, and to `api` and `export`.
+//! `decide` makes plans from what is live, which `query` answers about.
 
 pub mod api;
 pub mod args;
@@ -10,6 +11,7 @@ pub mod catalogue;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod decide;
 pub mod export;
 pub mod fields;
 pub mod groups;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of this crate a module may use, and why.
 const MAY_USE: &[(&str, &[&str], &str)] = &[
-    ("config", &["power", "store"], "what the operator may say; the store's retention and the feeds are made of it"),
+    ("config", &["decide", "power", "store"], "what the operator may say; retention, feeds and mode are made of it"),
     ("pki", &[], "certificates: knows nobody"),
     ("plot", &[], "data to SVG: knows nobody"),
     ("groups", &[], "what workloads are added up under: pure"),
@@ -18,14 +18,19 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         &["catalogue", "live"],
         "the hardware and what it feeds: knows who streams, keeps proofs, switches only when told",
     ),
+    (
+        "decide",
+        &["catalogue", "groups", "live", "power"],
+        "plans from what is live and proven: switches nothing, answers in the words of the API",
+    ),
     ("ingest", &["live", "store"], "puts what agents send where it belongs"),
-    ("query", &["ingest", "live", "power", "store"], "reads what was published"),
-    ("export", &["ingest", "live", "power"], "metrics of what is live"),
+    ("query", &["decide", "ingest", "live", "power", "store"], "reads what was published"),
+    ("export", &["decide", "ingest", "live", "power"], "metrics of what is live and planned"),
     ("ui", &["plot", "query"], "asks questions; can't reach what answers them"),
     ("api", &["catalogue", "ingest", "live", "pki", "power", "query", "store"], "gRPC: telemetry in, answers out"),
     (
         "serve",
-        &["api", "catalogue", "config", "export", "ingest", "live", "pki", "power", "query", "store", "ui"],
+        &["api", "catalogue", "config", "decide", "export", "ingest", "live", "pki", "power", "query", "store", "ui"],
         "puts the parts together",
     ),
     ("args", &[], "the command line"),

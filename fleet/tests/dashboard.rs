@@ -14,6 +14,7 @@ use ebbtide_runtime::{clock, tasks::Tasks};
 
 use browser::Browser;
 use made_up::MadeUp;
+use made_up::plans::MadeUpPlans;
 
 mod browser;
 mod made_up;
@@ -45,7 +46,13 @@ impl Daemon {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let tasks = Tasks::new();
-                let router = ui::router(Dashboard { queries, version: "0.1.0", clock: moving, stop: tasks.shutdown() });
+                let router = ui::router(Dashboard {
+                    queries,
+                    plans: Arc::new(MadeUpPlans::new()),
+                    version: "0.1.0",
+                    clock: moving,
+                    stop: tasks.shutdown(),
+                });
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::select! {
                     served = async { axum::serve(listener, router).await } => served.unwrap(),
@@ -73,13 +80,14 @@ fn any_port() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 10] = [
     ("fleet", "/"),
     ("fleet-day", "/?range=24h"),
     ("fleet-table", "/?range=6h&view=table"),
     ("node", "/node/edge1?range=6h"),
     ("node-stale", "/node/ru2"),
     ("workloads", "/workloads?by=pod"),
+    ("plan", "/plan"),
     ("status", "/status"),
     ("about", "/about"),
     ("nowhere", "/nowhere"),

@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use ebbtide_fleet::config::Config;
+use ebbtide_fleet::decide::inventory::Inventory;
 use ebbtide_fleet::export::METRICS;
+use ebbtide_planner::policy::{Policy, Reserve};
 
 fn same(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
@@ -41,6 +43,7 @@ fn the_settings_are_listed() {
         ("TlsFiles", "[tls]"),
         ("LimitsConfig", "[limits]"),
         ("Retention", "[retention]"),
+        ("PlanConfig", "[plan]"),
         ("RemoteWrite", "[[remote-write]]"),
     ] {
         text.push_str(&format!("\n## {name}\n\n| key | meaning |\n|---|---|\n"));
@@ -58,4 +61,24 @@ fn the_settings_are_listed() {
         assert!(said.is_empty());
     }
     same("fleet-config.md", &text);
+}
+
+/// The files in docs/plans.md are what the daemon takes, and the policy in it is the one that holds without a file.
+#[test]
+fn examples_of_plans_can_be_used() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plans.md")).unwrap();
+    let block = |beginning: &str| {
+        let found = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        found.into_iter().find(|block| block.starts_with(beginning)).unwrap().to_owned()
+    };
+    let config: Config = toml::from_str(&block("[plan]")).unwrap();
+    assert!(config.plan.inventory.is_some() && config.plan.policy.is_some());
+    let inventory = Inventory::parse(&block("[[node]]"), "docs/plans.md").unwrap();
+    let node = inventory.node[0].node(None, "").unwrap();
+    assert_eq!((node.capacity.cpu_milli, node.capacity.memory), (16_000, 64 << 30));
+    assert!(inventory.workload[0].movable && inventory.away["shop"] == 2);
+    let policy: Policy = toml::from_str(&block("basis")).unwrap();
+    policy.validate().unwrap();
+    assert!(!policy.interlocks.is_empty() && policy.reserve.nodes == 1);
+    assert_eq!(Policy { interlocks: Vec::new(), reserve: Reserve::default(), ..policy }, Policy::default());
 }

@@ -15,6 +15,7 @@ use ebbtide_fleet::ui::{self, Dashboard, MAX_LIVE};
 use ebbtide_proto::v1;
 use ebbtide_runtime::tasks::Tasks;
 use http_body_util::BodyExt;
+use made_up::plans::MadeUpPlans;
 use made_up::{MadeUp, then};
 use tower::ServiceExt;
 
@@ -24,7 +25,12 @@ mod made_up;
 const MINUTE: &str = "from=2026-05-12T13:34:30Z&until=2026-05-12T13:35:30Z";
 
 fn router(queries: Arc<dyn Queries>, tasks: &Tasks) -> Router {
-    ui::router(Dashboard { queries, version: "0.1.0", clock: then, stop: tasks.shutdown() })
+    planned(queries, MadeUpPlans::new(), tasks)
+}
+
+fn planned(queries: Arc<dyn Queries>, plans: MadeUpPlans, tasks: &Tasks) -> Router {
+    let plans = Arc::new(plans);
+    ui::router(Dashboard { queries, plans, version: "0.1.0", clock: then, stop: tasks.shutdown() })
 }
 
 fn fleet(empty: bool) -> Arc<MadeUp> {
@@ -65,6 +71,7 @@ fn legible(page: &str) -> String {
 async fn pages_look_like_this() {
     let tasks = Tasks::new();
     let (full, empty) = (router(fleet(false), &tasks), router(fleet(true), &tasks));
+    let unplanned = planned(fleet(false), MadeUpPlans(None), &tasks);
     let pages = [
         ("fleet", &full, format!("/?{MINUTE}")),
         ("fleet-table", &full, format!("/?{MINUTE}&view=table")),
@@ -74,6 +81,10 @@ async fn pages_look_like_this() {
         ("node-refused", &full, format!("/node/ru3?{MINUTE}")),
         ("workloads", &full, format!("/workloads?by=app&q=n&{MINUTE}")),
         ("workloads-empty", &full, "/workloads?by=vm&range=7d".to_owned()),
+        ("plan", &full, "/plan".to_owned()),
+        ("plan-pool", &full, "/plan?id=1&pool=edge".to_owned()),
+        ("no-plan", &full, "/plan?id=99".to_owned()),
+        ("plan-empty", &unplanned, "/plan".to_owned()),
         ("status", &full, "/status".to_owned()),
         ("about", &full, "/about".to_owned()),
         ("nowhere", &full, "/nowhere".to_owned()),

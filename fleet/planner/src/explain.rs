@@ -151,9 +151,18 @@ fn node_reason<'p>(plan: &'p Plan, id: &NodeId) -> Option<&'p Reason> {
     plan.reasons.iter().find(|r| matches!(r, Reason::Node { node, .. } if node == id))
 }
 
+/// A verdict in words, such as `stays on: emptying it is not worth it`.
+pub fn verdict(verdict: &Verdict) -> String {
+    verdict_words(verdict).0
+}
+
 /// The answer and its terms.
 fn verdict_of(reason: &Reason) -> (String, Vec<String>) {
     let (Reason::Node { verdict, .. } | Reason::Workload { verdict, .. }) = reason;
+    verdict_words(verdict)
+}
+
+fn verdict_words(verdict: &Verdict) -> (String, Vec<String>) {
     match verdict {
         Verdict::PowersOff { moves: 0, idle_w, cost_j, .. } => (
             "goes off: it is empty, and no demand is pending that needs it".to_owned(),

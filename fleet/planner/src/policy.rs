@@ -146,7 +146,7 @@ impl Default for Worth {
 
 /// Everything an operator decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Policy {
     /// How CPU is counted.
     pub basis: Basis,
@@ -228,7 +228,7 @@ impl Policy {
         let positive = "not negative";
         let figures = [
             ("margin", self.margin, (0.0..1e6).contains(&self.margin), positive),
-            ("disruption_j", self.disruption_j, (0.0..1e12).contains(&self.disruption_j), positive),
+            ("disruption-j", self.disruption_j, (0.0..1e12).contains(&self.disruption_j), positive),
             ("reserve.cpu", self.reserve.cpu, (0.0..1.0).contains(&self.reserve.cpu), share),
             ("risk.fill", m.fill, m.fill > 0.0 && m.fill <= 1.0, share),
             ("risk.relieve", m.relieve.z, m.relieve.z.is_finite(), "a number"),

@@ -52,9 +52,14 @@ impl Decision {
     /// # Errors
     /// As [`plan`].
     pub fn make(state: FleetState, policy: Policy, now: Time) -> Result<Self, Refusal> {
-        let mut plan = plan(&state, &policy, now)?;
+        let plan = plan(&state, &policy, now)?;
+        Ok(Self::of(state, policy, now, plan))
+    }
+
+    /// A plan that was just made, with what it was made from.
+    pub fn of(state: FleetState, policy: Policy, now: Time, mut plan: Plan) -> Self {
         plan.inputs = digest(&state, &policy, now);
-        Ok(Self { state, policy, now, plan })
+        Self { state, policy, now, plan }
     }
 
     /// Decides again and compares every bit.

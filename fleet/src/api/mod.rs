@@ -1,13 +1,15 @@
-//! gRPC: telemetry for agents, questions for operators, enrolment of nodes, power hardware. Who may call what is decided here.
+//! gRPC: telemetry for agents, questions for operators, enrolment of nodes, power hardware, plans. Who may call what is decided here.
 
 mod devices;
 mod enrolment;
 mod fleet;
+mod planner;
 mod telemetry;
 
 pub use devices::DevicesService;
 pub use enrolment::EnrolmentService;
 pub use fleet::FleetService;
+pub use planner::PlannerService;
 pub use telemetry::{Ingest, TelemetryService};
 
 use ebbtide_proto::identity::{Identity, Role};
@@ -70,7 +72,8 @@ fn peer<T>(request: &Request<T>) -> Peer {
 fn status(error: QueryError) -> Status {
     let text = error.to_string();
     match error {
-        QueryError::NotFound { .. } => Status::not_found(text),
+        QueryError::NotFound { .. } | QueryError::Missing(_) => Status::not_found(text),
+        QueryError::NotYet(_) => Status::failed_precondition(text),
         QueryError::Invalid(_) => Status::invalid_argument(text),
         QueryError::TooMuch(_) => Status::resource_exhausted(text),
         QueryError::Store(_) => Status::unavailable(text),

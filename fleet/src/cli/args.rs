@@ -2,6 +2,7 @@
 
 mod admin;
 mod device;
+mod plan;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use ebbtide_proto::v1;
 
 pub(super) use self::admin::{ContextArgs, ContextVerb, Folder, Issue, PkiArgs, PkiVerb, TokenArgs, TokenVerb};
 pub(super) use self::device::{DeviceArgs, DeviceVerb, To};
+pub(super) use self::plan::{ExplainArgs, PlanArgs, ReplayArgs, ReplayVerb, Subject, WhatIfArgs};
 use super::when::{Length, When};
 
 /// Shows where a fleet's electricity goes
@@ -220,6 +222,38 @@ Examples:
   ebbtide device read pdu-1 --watch
   ebbtide device switch pdu-1 3 off --yes")]
     Device(DeviceArgs),
+    /// Show which nodes the fleet needs, and what should be done about the others
+    #[command(after_help = "\
+Examples:
+  ebbtide plan
+  ebbtide plan --pool edge
+  ebbtide plan --list
+  ebbtide plan -o json | jq '.actions[] | select(.kind == \"power-off\") | .node'
+
+Showing a plan does nothing. BOUND is what no placement whatever can be below:
+the gap to it is the most that could still be won.")]
+    Plan(PlanArgs),
+    /// Say why something was decided, in watts and in words
+    #[command(after_help = "\
+Examples:
+  ebbtide explain node edge1
+  ebbtide explain workload shop/web-0
+  ebbtide explain plan
+  ebbtide explain action 3")]
+    Explain(ExplainArgs),
+    /// Show the plan that would be made if something were different
+    #[command(after_help = "\
+Examples:
+  ebbtide what-if --remove-node edge1
+  ebbtide what-if --add-node new-servers.toml
+  ebbtide what-if --policy careful.toml
+  ebbtide what-if --price 0.40 --carbon 45")]
+    WhatIf(WhatIfArgs),
+    /// Do again what was done, to see that the same comes out
+    #[command(after_help = "\
+Examples:
+  ebbtide replay decision 17")]
+    Replay(ReplayArgs),
     /// Make, list and revoke join tokens, by which nodes get their certificates
     Token(TokenArgs),
     /// Say which fleets there are, and which one is meant

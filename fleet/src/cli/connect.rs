@@ -9,6 +9,7 @@ use ebbtide_proto::v1;
 use ebbtide_proto::v1::devices_client::DevicesClient;
 use ebbtide_proto::v1::enrolment_client::EnrolmentClient;
 use ebbtide_proto::v1::fleet_client::FleetClient;
+use ebbtide_proto::v1::planner_client::PlannerClient;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -30,6 +31,7 @@ const MAX_ANSWER: usize = 64 << 20;
 pub(super) struct Fleet {
     client: FleetClient<Channel>,
     devices: DevicesClient<Channel>,
+    planner: PlannerClient<Channel>,
     enrolment: EnrolmentClient<Channel>,
     /// Whom this is.
     pub target: Target,
@@ -62,8 +64,9 @@ impl Fleet {
         let channel = channel.map_err(|_| late())??;
         let client = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let devices = DevicesClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let planner = PlannerClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let enrolment = EnrolmentClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { client, devices, enrolment, target, secured, timeout, notes })
+        Ok(Self { client, devices, planner, enrolment, target, secured, timeout, notes })
     }
 
     /// The service of questions.
@@ -74,6 +77,11 @@ impl Fleet {
     /// The service of power hardware.
     pub(super) fn devices(&self) -> DevicesClient<Channel> {
         self.devices.clone()
+    }
+
+    /// The service of plans.
+    pub(super) fn planner(&self) -> PlannerClient<Channel> {
+        self.planner.clone()
     }
 
     /// The service of join tokens.

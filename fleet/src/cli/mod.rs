@@ -91,6 +91,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Verb::Top(args) => command::top::once(&fleet, &args, &output).await,
             Verb::Watch(args) => command::watch::run(&fleet, &args, &output).await,
             Verb::Device(args) => command::device::run(&fleet, &args, &output).await,
+            Verb::Plan(args) => command::plan::run(&fleet, &args, &output).await,
+            Verb::Explain(args) => command::plan::explain(&fleet, &args, &output).await,
+            Verb::WhatIf(args) => command::plan::what_if(&fleet, &args, &output).await,
+            Verb::Replay(args) => command::plan::replay(&fleet, &args, &output).await,
             Verb::Token(args) => command::token::run(&fleet, &args, &output).await,
             Verb::Doctor | Verb::Pki(_) | Verb::Context(_) | Verb::Completion { .. } | Verb::Version => Ok(Exit::Ok),
         }

@@ -18,7 +18,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(bool, u32, u64, String);
+plain!(bool, u32, u64, i64, f64, String);
 
 impl<T> Serialize for Record<'_, Option<T>>
 where
@@ -71,6 +71,11 @@ pub(super) fn power_state(number: i32) -> String {
     v1::PowerState::try_from(number).ok().and_then(|s| word(s.as_str_name(), "POWER_STATE_")).unwrap_or_default()
 }
 
+/// What an action does as a word; empty if it is not said.
+pub(super) fn action(number: i32) -> String {
+    v1::ActionKind::try_from(number).ok().and_then(|k| word(k.as_str_name(), "ACTION_KIND_")).unwrap_or_default()
+}
+
 /// A field in another form than it has on the wire; `null` where that says that nothing is known.
 mod shown {
     pub(super) fn state(number: &i32) -> Option<String> {
@@ -79,6 +84,15 @@ mod shown {
 
     pub(super) fn power_state(number: &i32) -> Option<String> {
         Some(super::power_state(*number)).filter(|word| !word.is_empty())
+    }
+
+    pub(super) fn action(number: &i32) -> Option<String> {
+        Some(super::action(*number)).filter(|word| !word.is_empty())
+    }
+
+    pub(super) fn mode(number: &i32) -> Option<String> {
+        let mode = super::v1::PlanMode::try_from(*number).ok()?;
+        super::word(mode.as_str_name(), "PLAN_MODE_")
     }
 
     pub(super) fn quality(number: &i32) -> Option<String> {
@@ -167,8 +181,34 @@ records! {
     ScanHostResponse { found }
     Suggestion { node, device, outlet, confidence_milli, configured, why }
     SuggestFeedsResponse { suggestions, seen_ms }
+    PlanAction { id, kind as action, node, workload, to, needs, deadline_s, change_uw }
+    PlanNode {
+        name, pool, before as power_state, after as power_state, before_uw, after_uw, workloads_before, workloads_after,
+        headline
+    }
+    Plan {
+        id, at_ms as moment, mode as mode, before_uw, after_uw, bound_uw, gap_ppm, cost_uj, pays_back_s, actions, nodes,
+        unplaced, violations, cut_short, explanation, digest, confirmed_ms as moment, took_us
+    }
+    PlanSummary { id, at_ms as moment, actions, before_uw, after_uw, bound_uw, headline, confirmed_ms as moment }
+    ListPlansResponse { plans }
+    WhatIfResponse { now, then, change_uw, euro_per_year, kg_co2_per_year }
+    ReplayPlanResponse { same, text, digest, input_bytes }
     Wake { node, at_ms as moment, proven, path, boot_ms, boot_uj, by, why }
     ListWakesResponse { wakes }
+}
+
+/// An explanation; its reason is JSON within the JSON, not a text of it.
+impl Serialize for Record<'_, v1::Explanation> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let reason: Option<serde_json::Value> = serde_json::from_str(&self.0.reason_json).ok();
+        let mut out = s.serialize_struct("Explanation", 4)?;
+        out.serialize_field("headline", &self.0.headline)?;
+        out.serialize_field("because", &self.0.because)?;
+        out.serialize_field("reason", &reason)?;
+        out.serialize_field("plan", &self.0.plan)?;
+        out.end()
+    }
 }
 
 /// A group's energy; `null` in buckets of which nothing is known.

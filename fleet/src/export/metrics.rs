@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use ebbtide_devices::Latest;
 use ebbtide_proto::{Energy, v1};
 
+use crate::decide::{Mode, Plans};
 use crate::ingest::Counts;
 use crate::live::Live;
 use crate::power::Rack;
@@ -51,6 +52,13 @@ metrics! {
     OUTLET_ENERGY = "ebbtide_fleet_outlet_energy_joules_total", "counter", "Energy of an outlet since the daemon read it first.";
     OUTLET_STATE = "ebbtide_fleet_outlet_state", "gauge", "1 for the state that an outlet is in: on, off, turning-on, turning-off or unknown.";
     WALL_POWER = "ebbtide_fleet_node_wall_power_watts", "gauge", "Power of a node at its outlets, or else at its BMC.";
+    PLAN_POWER = "ebbtide_fleet_plan_power_watts", "gauge", "Power by the nodes' curves: now, once the plan is done, and what no placement can be below.";
+    PLAN_ACTIONS = "ebbtide_fleet_plan_actions", "gauge", "Actions of the plan that stands, by what they do.";
+    PLAN_UNPLACED = "ebbtide_fleet_plan_unplaced_workloads", "gauge", "Workloads that no node has room for.";
+    PLAN_VIOLATIONS = "ebbtide_fleet_plan_violations", "gauge", "What the checker holds against the plan; anything but 0 is a fault of the planner.";
+    PLAN_AGE = "ebbtide_fleet_plan_age_seconds", "gauge", "Time since the plan was last found to hold; absent while there is none.";
+    PLAN_TIME = "ebbtide_fleet_plan_duration_seconds", "gauge", "What the last planning took.";
+    PLAN_RECOMMENDED = "ebbtide_fleet_plan_recommended", "gauge", "1 if the plan that stands is put forward and has something to do.";
     NODES = "ebbtide_fleet_nodes", "gauge", "Nodes that are known.";
     CONNECTED = "ebbtide_fleet_connected_agents", "gauge", "Agents that are connected.";
     SAMPLES = "ebbtide_fleet_samples_total", "counter", "Values taken from agents since the daemon started.";
@@ -97,6 +105,37 @@ impl Page {
             self.0.push('}');
         }
         self.0.push_str(&format!(" {value}\n"));
+    }
+
+    /// The plan that stands; heads only while there is none.
+    fn plan(&mut self, plans: &Plans, now_ms: u64) {
+        let standing = plans.standing();
+        let plan = standing.as_ref().map(|standing| &standing.decision.plan);
+        self.head(PLAN_POWER);
+        for (of, watts) in plan.iter().flat_map(|p| [("now", p.before_w), ("planned", p.after_w), ("bound", p.bound_w)])
+        {
+            self.sample(PLAN_POWER.name, &[("of", of)], watts);
+        }
+        self.head(PLAN_ACTIONS);
+        for kind in ["power-on", "place", "cordon", "move", "power-off"] {
+            if let Some(plan) = plan {
+                let n = plan.actions.iter().filter(|action| action.what.word() == kind).count();
+                self.sample(PLAN_ACTIONS.name, &[("do", kind)], n);
+            }
+        }
+        let recommended = plan.map(|p| u8::from(plans.mode() == Mode::Recommend && !p.is_empty()));
+        for (metric, value) in [
+            (PLAN_UNPLACED, plan.map(|p| p.unplaced.len().to_string())),
+            (PLAN_VIOLATIONS, standing.as_ref().map(|s| s.violations.len().to_string())),
+            (PLAN_AGE, standing.as_ref().map(|s| (now_ms.saturating_sub(s.confirmed_ms) as f64 / 1e3).to_string())),
+            (PLAN_TIME, standing.as_ref().map(|s| (s.took_us as f64 / 1e6).to_string())),
+            (PLAN_RECOMMENDED, recommended.map(|r| r.to_string())),
+        ] {
+            self.head(metric);
+            if let Some(value) = value {
+                self.sample(metric.name, &[], value);
+            }
+        }
     }
 
     /// What devices tell.
@@ -177,7 +216,14 @@ pub struct StoreFigures {
 }
 
 /// The page at `now_ms`.
-pub fn page(live: &Live, rack: &Rack, counts: &Counts, store: Option<StoreFigures>, now_ms: u64) -> String {
+pub fn page(
+    live: &Live,
+    rack: &Rack,
+    counts: &Counts,
+    plans: &Plans,
+    store: Option<StoreFigures>,
+    now_ms: u64,
+) -> String {
     let nodes = live.nodes("", now_ms);
     let mut page = Page(String::with_capacity(nodes.len() * 800 + 4096));
     let shown = || nodes.iter().take(MOST_NODES);
@@ -231,6 +277,7 @@ pub fn page(live: &Live, rack: &Rack, counts: &Counts, store: Option<StoreFigure
         }
     }
     page.devices(rack, now_ms);
+    page.plan(plans, now_ms);
     page.one(NODES, live.len());
     page.one(CONNECTED, live.connected());
     for (metric, n) in [

@@ -10,3 +10,4 @@ mod view;
 
 pub use node::{LONGEST_STEP_MS, Meter, NodeLive, Rejoined};
 pub use registry::{Arrival, Claim, Live, Presence, Staleness, Trouble};
+pub use view::Load;

@@ -17,7 +17,24 @@ struct Found {
     groups: HashMap<String, (v1::WorkloadPower, String)>,
 }
 
+/// A node as plans are made from it.
+#[derive(Debug)]
+pub struct Load {
+    /// The node.
+    pub node: v1::Node,
+    /// What runs on it, with busy CPUs in thousandths.
+    pub workloads: Vec<(Arc<WorkloadInfo>, Option<u64>)>,
+}
+
 impl Live {
+    /// Shows all nodes with what runs on them, by name.
+    pub fn loads(&self, now_ms: u64, mut look: impl FnMut(&NodeId, Load)) {
+        self.each(|id, entry| {
+            let workloads = entry.figures.workloads().into_iter().map(|(info, f)| (info, f.cpu_milli)).collect();
+            look(id, Load { node: self.node_of(id, entry, now_ms), workloads });
+        });
+    }
+
     /// All nodes whose name contains `search`, by name.
     pub fn nodes(&self, search: &str, now_ms: u64) -> Vec<v1::Node> {
         let mut nodes = Vec::new();

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ebbtide_devices::config::Kind;
+use ebbtide_devices::feed::SYSTEM;
 use ebbtide_devices::poll::Poller;
 use ebbtide_devices::{Device, DeviceConfig, Devices, Latest, OutletId};
-use ebbtide_proto::NodeId;
+use ebbtide_proto::{NodeId, PowerState};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{StreamExt as _, StreamMap};
 
@@ -90,6 +91,28 @@ impl Rack {
     /// What a device said last.
     pub fn latest(&self, device: &str) -> Option<Arc<Latest>> {
         self.devices.get(device).map(Device::latest)
+    }
+
+    /// Whether a node is on, as its BMC says, or else all of its outlets; `None` if they don't.
+    pub fn power_state(&self, node: &str) -> Option<PowerState> {
+        let feed = self.feed(node)?;
+        let of = |device: &str, outlet: &str| {
+            let latest = self.latest(device)?;
+            // a device that doesn't answer says nothing of now
+            latest.error.is_none().then_some(())?;
+            let outlets = &latest.report.as_ref()?.outlets;
+            outlets.iter().find(|o| o.id.as_str() == outlet).map(|o| o.state)
+        };
+        let known = |state: &PowerState| *state != PowerState::Unknown;
+        if let Some(state) = feed.bmc.as_deref().and_then(|bmc| of(bmc, SYSTEM)).filter(known) {
+            return Some(state);
+        }
+        let states: Option<Vec<PowerState>> =
+            feed.outlets.iter().map(|place| of(&place.device, place.outlet.as_str()).filter(known)).collect();
+        let states = states.filter(|states| !states.is_empty())?;
+        // one live supply is enough to run
+        let on = states.iter().any(|s| *s != PowerState::Off);
+        Some(if on { PowerState::On } else { PowerState::Off })
     }
 
     /// What a node draws, each time that one of its devices tells something new; `None` if nothing is known to feed it.

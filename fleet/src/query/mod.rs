@@ -3,6 +3,7 @@
 //! Requests and answers are those of `ebbtide.v1.Fleet`; units and meanings are documented in `fleet.proto`.
 
 mod answers;
+mod plans;
 
 pub use answers::Answers;
 
@@ -19,12 +20,18 @@ pub enum QueryError {
         /// By what name.
         name: String,
     },
+    /// What was looked for is not there; says what is.
+    #[error("{0}")]
+    Missing(String),
     /// The question makes no sense.
     #[error("{0}")]
     Invalid(String),
     /// Answering would take too much.
     #[error("{0}")]
     TooMuch(String),
+    /// There is no answer yet.
+    #[error("{0}")]
+    NotYet(String),
     /// The store can't be read.
     #[error("the store can't be read: {0}")]
     Store(String),
@@ -46,4 +53,18 @@ pub trait Queries: Send + Sync {
     fn totals(&self) -> v1::Totals;
     /// How the daemon is doing.
     fn status(&self) -> v1::GetStatusResponse;
+}
+
+/// What can be asked about plans. All of it may take a while: ask it on a thread that may block.
+pub trait PlanQueries: Send + Sync {
+    /// A plan.
+    fn plan(&self, request: &v1::GetPlanRequest) -> Result<v1::Plan, QueryError>;
+    /// Plans that are kept, the newest first.
+    fn plans(&self, request: &v1::ListPlansRequest) -> Result<v1::ListPlansResponse, QueryError>;
+    /// Why something was decided.
+    fn explain(&self, request: &v1::ExplainRequest) -> Result<v1::Explanation, QueryError>;
+    /// The plan that would be made if something were different.
+    fn what_if(&self, request: &v1::WhatIfRequest) -> Result<v1::WhatIfResponse, QueryError>;
+    /// Makes a plan again from what it was made from.
+    fn replay(&self, request: &v1::ReplayPlanRequest) -> Result<v1::ReplayPlanResponse, QueryError>;
 }

@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use ebbtide_proto::v1::devices_server::DevicesServer;
 use ebbtide_proto::v1::enrolment_server::EnrolmentServer;
 use ebbtide_proto::v1::fleet_server::FleetServer;
+use ebbtide_proto::v1::planner_server::PlannerServer;
 use ebbtide_proto::v1::telemetry_server::TelemetryServer;
 use ebbtide_proto::{NodeId, frame, v1};
 use ebbtide_runtime::tasks::{self, Shutdown, Tasks};
@@ -33,16 +34,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 
-use crate::api::{DevicesService, EnrolmentService, FleetService, Ingest, TelemetryService, Trust};
+use crate::api::{DevicesService, EnrolmentService, FleetService, Ingest, PlannerService, TelemetryService, Trust};
 use crate::catalogue::Catalogue;
 use crate::config::{Config, TlsFiles};
+use crate::decide::{self, Plans};
 use crate::export;
 use crate::ingest::{Committer, Counts, Limits};
 use crate::live::{Live, Staleness};
 use crate::pki::{self, Authority};
 use crate::power::history::History;
 use crate::power::{Rack, wake};
-use crate::query::{Answers, Queries};
+use crate::query::{Answers, PlanQueries, Queries};
 use crate::store::{Options, Store};
 
 /// Connections get this long to end at a stop.
@@ -129,6 +131,7 @@ impl Fleet {
         trust: Trust,
         enrolment: EnrolmentService,
         devices: DevicesService,
+        planner: PlannerService,
         stop: Shutdown,
     ) -> anyhow::Result<Router> {
         let reflection = tonic_reflection::server::Builder::configure()
@@ -154,6 +157,7 @@ impl Fleet {
             .add_service(telemetry)
             .add_service(fleet)
             .add_service(DevicesServer::new(devices).max_decoding_message_size(64 << 10))
+            .add_service(PlannerServer::new(planner).max_decoding_message_size(1 << 20))
             .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(64 << 10))
             .add_service(health)
             .add_service(reflection))
@@ -245,19 +249,33 @@ pub async fn run(
     let answers = Arc::clone(&fleet.answers) as Arc<dyn Queries>;
     let noting = watts::note(history, Arc::clone(&rack), answers, stop.clone());
     tasks.spawn("watts", noting);
+    let plan = &config.plan;
+    let settle = Duration::from_secs(plan.settle_s);
+    let plans =
+        Arc::new(Plans::open(&config.data, plan.mode, plan.inventory.as_deref(), plan.policy.as_deref(), settle)?);
+    let planning = decide::run(
+        Arc::clone(&plans),
+        Arc::clone(live),
+        Arc::clone(&rack),
+        catalogue.clone(),
+        Duration::from_secs(plan.every_s),
+        stop.clone(),
+    );
+    tasks.spawn("plans", planning);
+    let planner = PlannerService::new(Arc::clone(&plans) as Arc<dyn PlanQueries>, trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
-    let router = fleet.services(trust, enrolment, service, stop.clone())?;
+    let router = fleet.services(trust, enrolment, service, planner, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
-    let pages = pages::router(Arc::clone(&fleet.answers), trust, stop.clone());
+    let pages = pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
     tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));
     tasks.spawn("seal", seal(Arc::clone(&fleet.answers), stop.clone()));
     for (sender, every) in senders {
-        let answers = Arc::clone(&fleet.answers);
-        tasks.spawn("remote write", remote_write(sender, every, answers, stop.clone()));
+        let (answers, plans) = (Arc::clone(&fleet.answers), Arc::clone(&plans));
+        tasks.spawn("remote write", remote_write(sender, every, answers, plans, stop.clone()));
     }
     drop(stop);
     ready(addresses);
@@ -373,6 +391,7 @@ async fn remote_write(
     mut sender: export::Sender,
     every: Duration,
     answers: Arc<Answers>,
+    plans: Arc<Plans>,
     stop: Shutdown,
 ) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(every);
@@ -384,7 +403,7 @@ async fn remote_write(
             _ = ticks.tick() => {}
         }
         let at_ms = now_ms();
-        let page = pages::metrics(&answers, at_ms);
+        let page = pages::metrics(&answers, &plans, at_ms);
         sender.keep(export::request(&page, at_ms));
         if pause.is_some_and(|until| until > tokio::time::Instant::now()) {
             continue;

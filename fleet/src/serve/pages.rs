@@ -13,6 +13,7 @@ use ebbtide_runtime::http::Client;
 use ebbtide_runtime::tasks::{self, Shutdown};
 
 use crate::api::Trust;
+use crate::decide::Plans;
 use crate::export::{self, StoreFigures};
 use crate::ingest::Peer;
 use crate::pki;
@@ -20,9 +21,10 @@ use crate::query::Answers;
 use crate::ui;
 
 /// The pages of the daemon.
-pub(super) fn router(answers: Arc<Answers>, trust: Trust, stop: Shutdown) -> Router {
+pub(super) fn router(answers: Arc<Answers>, plans: Arc<Plans>, trust: Trust, stop: Shutdown) -> Router {
     let dashboard = ui::Dashboard {
         queries: Arc::clone(&answers) as _,
+        plans: Arc::clone(&plans) as _,
         version: env!("CARGO_PKG_VERSION"),
         clock: super::now_ms,
         stop,
@@ -30,22 +32,22 @@ pub(super) fn router(answers: Arc<Answers>, trust: Trust, stop: Shutdown) -> Rou
     let open = Router::new().route("/healthz", get(async || "ok\n"));
     Router::new()
         .route("/metrics", get(metrics_page))
-        .with_state(answers)
+        .with_state((answers, plans))
         .merge(ui::router(dashboard))
         .layer(middleware::from_fn_with_state(trust, only_who_may_look))
         .merge(open)
 }
 
 /// The metrics page at `at_ms`.
-pub(super) fn metrics(answers: &Answers, at_ms: u64) -> String {
+pub(super) fn metrics(answers: &Answers, plans: &Plans, at_ms: u64) -> String {
     // what can't be told is left out
     let stats = answers.store.stats().ok();
     let store = stats.map(|stats| StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes });
-    export::page(&answers.live, &answers.rack, &answers.counts, store, at_ms)
+    export::page(&answers.live, &answers.rack, &answers.counts, plans, store, at_ms)
 }
 
-async fn metrics_page(State(answers): State<Arc<Answers>>) -> Response {
-    let page = tasks::blocking("metrics page", move || metrics(&answers, super::now_ms())).await;
+async fn metrics_page(State((answers, plans)): State<(Arc<Answers>, Arc<Plans>)>) -> Response {
+    let page = tasks::blocking("metrics page", move || metrics(&answers, &plans, super::now_ms())).await;
     match page {
         Some(page) => ([(header::CONTENT_TYPE, export::CONTENT_TYPE)], page).into_response(),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made; the log says why\n").into_response(),

@@ -11,7 +11,7 @@ use super::Shared;
 use super::page::Page;
 
 /// Anchor, name, meaning.
-const WORDS: [(&str, &str, &str); 10] = [
+const WORDS: [(&str, &str, &str); 11] = [
     (
         "now",
         "Power now",
@@ -57,6 +57,12 @@ const WORDS: [(&str, &str, &str); 10] = [
          gives it. All workloads of a node, its idle power and what nobody could be found for add up to the node.",
     ),
     ("time", "Times", "All times are UTC, so that a link shows the same to everybody."),
+    (
+        "plan",
+        "Plan",
+        "What the fleet would draw by the nodes' power curves: now, once the plan is carried out, and the bound that no \
+         placement whatever can be below. The gap between the last two is the most that could still be won.",
+    ),
 ];
 
 pub(super) async fn get(State(shared): State<Arc<Shared>>) -> Response {

@@ -92,7 +92,8 @@ impl From<QueryError> for Failure {
 impl Failure {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Query(QueryError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            Self::Query(QueryError::NotFound { .. } | QueryError::Missing(_)) => StatusCode::NOT_FOUND,
+            Self::Query(QueryError::NotYet(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Query(QueryError::Invalid(_) | QueryError::TooMuch(_)) | Self::Asked(_) => StatusCode::BAD_REQUEST,
             Self::Query(QueryError::Store(_)) | Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Busy | Self::Full => StatusCode::SERVICE_UNAVAILABLE,

@@ -1,8 +1,8 @@
 //! The dashboard: pages made on the server, read without JavaScript, kept up to date by one small module with it.
 //!
-//! `page` frames what `fleet`, `node`, `workloads`, `status` and `about` show; `figures` writes numbers, `window` is the
+//! `page` frames what `fleet`, `node`, `workloads`, `plan`, `status` and `about` show; `figures` writes numbers, `window` is the
 //! time range in the URL, `history` turns energy over time into plots, `live` tells browsers what changed, `http` is
-//! what all answers have in common. Everything is asked of [`crate::query::Queries`]; nothing is kept here. What comes
+//! what all answers have in common. Everything is asked of [`crate::query`]; nothing is kept here. What comes
 //! from outside gets into a page only through maud, which escapes it.
 
 mod about;
@@ -14,6 +14,7 @@ mod ledger;
 mod live;
 mod node;
 mod page;
+mod plan;
 mod status;
 mod window;
 mod workloads;
@@ -25,7 +26,7 @@ use axum::routing::get;
 use ebbtide_runtime::tasks::{self, Shutdown};
 use tokio::sync::Semaphore;
 
-use crate::query::{Queries, QueryError};
+use crate::query::{PlanQueries, Queries, QueryError};
 
 use self::http::Failure;
 
@@ -41,6 +42,8 @@ const MAX_WAITING: usize = 64;
 pub struct Dashboard {
     /// Who is asked.
     pub queries: Arc<dyn Queries>,
+    /// Who is asked about plans.
+    pub plans: Arc<dyn PlanQueries>,
     /// Version of the daemon, shown at the foot of each page.
     pub version: &'static str,
     /// Milliseconds since 1970 UTC.
@@ -69,6 +72,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/", get(fleet::get))
         .route("/node/{name}", get(node::get))
         .route("/workloads", get(workloads::get))
+        .route("/plan", get(plan::get))
         .route("/status", get(status::get))
         .route("/about", get(about::get))
         .route("/live", get(live::get))
@@ -89,10 +93,26 @@ impl Shared {
         &self,
         question: impl FnOnce(&dyn Queries) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, Failure> {
+        let queries = Arc::clone(&self.dashboard.queries);
+        self.in_turn(move || question(&*queries)).await
+    }
+
+    /// Asks about plans in the same way.
+    async fn ask_plans<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn PlanQueries) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let plans = Arc::clone(&self.dashboard.plans);
+        self.in_turn(move || question(&*plans)).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        question: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, Failure> {
         let _waiting = self.waiting.try_acquire().map_err(|_| Failure::Busy)?;
         let _reading = self.reading.acquire().await.map_err(|_| Failure::Busy)?;
-        let queries = Arc::clone(&self.dashboard.queries);
-        match tasks::blocking("dashboard query", move || question(&*queries)).await {
+        match tasks::blocking("dashboard query", question).await {
             Some(answer) => Ok(answer?),
             None => Err(Failure::Broken),
         }

@@ -20,7 +20,7 @@ pub(super) struct Page {
     pub content: Markup,
 }
 
-const MENU: [(&str, &str); 3] = [("/", "Fleet"), ("/workloads", "Workloads"), ("/status", "Status")];
+const MENU: [(&str, &str); 4] = [("/", "Fleet"), ("/workloads", "Workloads"), ("/plan", "Plan"), ("/status", "Status")];
 
 impl Page {
     /// A page that doesn't change by itself.

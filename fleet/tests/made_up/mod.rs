@@ -9,6 +9,8 @@
     reason = "tests and an example share it; made-up figures are small"
 )]
 
+pub mod plans;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -45,6 +45,17 @@ pub enum Do {
 }
 
 impl Do {
+    /// Its kind in a word, as in JSON.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::PowerOn { .. } => "power-on",
+            Self::Place { .. } => "place",
+            Self::Cordon { .. } => "cordon",
+            Self::Move { .. } => "move",
+            Self::PowerOff { .. } => "power-off",
+        }
+    }
+
     /// What will be known once it is done.
     pub fn effects(&self) -> Vec<Event> {
         match self {

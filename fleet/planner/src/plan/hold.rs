@@ -32,11 +32,11 @@ fn hold(problem: &Problem<'_>, n: N, wakes: &BTreeMap<&str, Time>) -> Option<Hol
     if !fresh(node, policy, now) {
         return Some(Hold::Silent { seconds: seconds(now.since(node.heard)) });
     }
-    if node.cordoned {
-        return Some(Hold::Cordoned);
-    }
     if !node.switchable {
         return Some(Hold::NotSwitchable);
+    }
+    if node.cordoned {
+        return Some(Hold::Cordoned);
     }
     if !node.wake_proven {
         return Some(Hold::WakeUnproven);

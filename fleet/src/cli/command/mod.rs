@@ -8,6 +8,7 @@ pub(super) mod export;
 pub(super) mod node;
 pub(super) mod nodes;
 pub(super) mod pki;
+pub(super) mod plan;
 pub(super) mod status;
 pub(super) mod token;
 pub(super) mod top;

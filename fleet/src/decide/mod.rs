@@ -1,0 +1,359 @@
+//! Plans for the fleet as it is: what is seen becomes events, events become a state, a state becomes a plan.
+//!
+//! `inventory` is the file of what agents don't know, `observe` turns what they tell into events (pure), `archive` keeps
+//! plans with all they were made from, `answer` puts them into the words of the API. Deciding itself is the crate
+//! `ebbtide-planner`. Nothing in here switches anything.
+
+mod answer;
+pub mod archive;
+pub mod inventory;
+pub mod observe;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use ebbtide_planner::check::check;
+use ebbtide_planner::explain;
+use ebbtide_planner::plan::action::Plan;
+use ebbtide_planner::plan::reason::Reason;
+use ebbtide_planner::plan::{Refusal, plan};
+use ebbtide_planner::policy::Policy;
+use ebbtide_planner::replay::Decision;
+use ebbtide_planner::state::event::Event;
+use ebbtide_planner::state::{FleetState, Time};
+use ebbtide_proto::series::{Quality, ZoneKind};
+use ebbtide_proto::{NodeId, WorkloadKind, v1};
+use ebbtide_runtime::clock;
+use ebbtide_runtime::tasks::{self, Shutdown};
+
+pub use self::answer::NoAnswer;
+use self::archive::Archive;
+use self::inventory::Inventory;
+use self::observe::{Observer, Seen, Sight};
+use crate::catalogue::Catalogue;
+use crate::live::{Live, Load};
+use crate::power::Rack;
+
+/// What was learned is kept this often.
+const REMEMBER_MS: u64 = 600_000;
+/// A plan that still holds is written anew after this long: watts drift.
+const ANEW_MS: u64 = 3_600_000;
+/// Nodes that nobody heard of for this long, and that no inventory names, are forgotten.
+const FORGET_S: f64 = 7.0 * 86_400.0;
+
+/// What the fleet does with plans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// They can be looked at.
+    #[default]
+    Observe,
+    /// They are put forward.
+    Recommend,
+}
+
+/// A plan as it stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its number.
+    pub id: u64,
+    /// It, and what it was made from.
+    pub decision: Arc<Decision>,
+    /// What stands against it.
+    pub violations: Vec<String>,
+    /// When it was last found to hold.
+    pub confirmed_ms: u64,
+    /// What planning took, in microseconds.
+    pub took_us: u64,
+}
+
+/// The fleet's plans.
+pub struct Plans {
+    mode: Mode,
+    policy: Policy,
+    archive: Archive,
+    standing: RwLock<Option<Standing>>,
+    /// The fleet as it was seen last, and when.
+    state: RwLock<Arc<FleetState>>,
+    /// Why there is no plan.
+    wanting: RwLock<String>,
+    work: Mutex<Work>,
+}
+
+/// What changes from round to round.
+struct Work {
+    observer: Observer,
+    state: FleetState,
+    wakes: BTreeMap<NodeId, u64>,
+    remembered_ms: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // a round that panicked left a state that lacks some news; they come again
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Plans {
+    /// Opens the archive in `folder` and goes on from what was learned.
+    ///
+    /// # Errors
+    /// If a file can't be used, or says what can't be.
+    pub fn open(
+        folder: &Path,
+        mode: Mode,
+        inventory: Option<&Path>,
+        policy: Option<&Path>,
+        settle: Duration,
+    ) -> anyhow::Result<Self> {
+        let inventory = inventory.map(Inventory::load).transpose()?.unwrap_or_default();
+        let policy = policy.map(read_policy).transpose()?.unwrap_or_default();
+        let archive = Archive::open(folder)?;
+        let mut state = archive.learned().unwrap_or_else(|error| {
+            tracing::warn!("what was learned about power is lost, learning anew: {error}");
+            None
+        });
+        let mut observer = Observer::new(inventory, settle.as_secs_f64());
+        if let Some(state) = &mut state {
+            observer.resume(state, Time::from_ms(now_ms()), FORGET_S);
+        }
+        let state = state.unwrap_or_default();
+        let shown = Arc::new(state.clone());
+        let work = Work { observer, state, wakes: BTreeMap::new(), remembered_ms: now_ms() };
+        Ok(Self {
+            mode,
+            policy,
+            archive,
+            standing: RwLock::new(None),
+            state: RwLock::new(shown),
+            wanting: RwLock::new("the daemon has just started".to_owned()),
+            work: Mutex::new(work),
+        })
+    }
+
+    /// The plan that stands.
+    pub fn standing(&self) -> Option<Standing> {
+        self.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the fleet does with plans.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// One round: takes in what is seen, and plans.
+    pub fn round(&self, at: Time, seen: &BTreeMap<NodeId, Sight>, wakes: &[v1::Wake]) {
+        let mut work = locked(&self.work);
+        let Work { observer, state, wakes: known, remembered_ms } = &mut *work;
+        for event in observer.observe(at, seen) {
+            state.apply(at, event);
+        }
+        for wake in wakes.iter().filter(|wake| wake.proven && wake.boot_ms > 0) {
+            let Ok(node) = NodeId::new(&wake.node) else { continue };
+            let first = known.insert(node.clone(), wake.at_ms);
+            // what was known at the start was taken in by the daemon before
+            if first.is_some_and(|at_ms| at_ms < wake.at_ms) {
+                let (seconds, joules) = (wake.boot_ms as f64 / 1e3, wake.boot_uj.unwrap_or(0) as f64 / 1e6);
+                state.apply(at, Event::NodeBooted { node, seconds, joules });
+            }
+        }
+        let wait_s = observer.settles_in(at);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state.clone());
+        if at.ms().saturating_sub(*remembered_ms) >= REMEMBER_MS {
+            *remembered_ms = at.ms();
+            self.remember(state, at);
+        }
+        let begun = Instant::now();
+        let made = plan(state, &self.policy, at);
+        let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match made {
+            Ok(made) => self.stand(state, made, at, took_us),
+            Err(Refusal::NotSynced) => {
+                let text = format!("nodes are still waited for, {wait_s:.0} s at most");
+                *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = text;
+            }
+            Err(refusal) => {
+                tracing::error!("no plan: {refusal}");
+                *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = refusal.to_string();
+            }
+        }
+    }
+
+    /// Makes `made` the plan that stands, unless that says the same.
+    fn stand(&self, state: &FleetState, made: Plan, at: Time, took_us: u64) {
+        if let Some(standing) = self.standing()
+            && at.ms().saturating_sub(standing.decision.now.ms()) < ANEW_MS
+            && says_the_same(&standing.decision.plan, &made)
+        {
+            if let Err(error) = self.archive.confirm(standing.id, at.ms()) {
+                tracing::warn!("{error}");
+            }
+            let standing = Standing { confirmed_ms: at.ms(), took_us, ..standing };
+            *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+            return;
+        }
+        let found = check(&made, state, &self.policy);
+        let decision = Decision::of(state.clone(), self.policy.clone(), at, made);
+        let violations: Vec<String> = found
+            .iter()
+            .map(|v| v.action.map_or_else(|| v.what.clone(), |id| format!("action {id} {}", v.what)))
+            .collect();
+        if !violations.is_empty() {
+            tracing::error!(?violations, "a plan doesn't hold up: this is a fault of the planner, please report it");
+        }
+        let explained = explain::plan(&decision.plan);
+        let id = match self.archive.keep(&decision, &explained.headline, took_us) {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::error!("a plan can't be kept, so it doesn't stand: {error}");
+                return;
+            }
+        };
+        if self.mode == Mode::Recommend && !decision.plan.is_empty() {
+            tracing::info!(plan = id, "recommended: {}; ebbtide plan shows it", explained.headline);
+        }
+        let decision = Arc::new(decision);
+        let standing = Standing { id, decision, violations, confirmed_ms: at.ms(), took_us };
+        *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    }
+
+    fn remember(&self, state: &FleetState, at: Time) {
+        if let Err(error) = self.archive.remember(state, at.ms()) {
+            tracing::warn!("what was learned can't be kept: {error}");
+        }
+    }
+}
+
+/// Whether two plans do the same for the same reasons, figures aside.
+fn says_the_same(a: &Plan, b: &Plan) -> bool {
+    let kinds = |p: &Plan| -> Vec<(String, std::mem::Discriminant<_>)> {
+        let kind = |r: &Reason| match r {
+            Reason::Node { node, verdict } => (node.to_string(), std::mem::discriminant(verdict)),
+            Reason::Workload { workload, verdict } => (workload.to_string(), std::mem::discriminant(verdict)),
+        };
+        p.reasons.iter().map(kind).collect()
+    };
+    a.unplaced == b.unplaced
+        && a.actions.len() == b.actions.len()
+        && a.actions.iter().zip(&b.actions).all(|(a, b)| a.what == b.what)
+        && kinds(a) == kinds(b)
+}
+
+/// Reads a policy file.
+fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("can't read the policy {}", path.display()))?;
+    parse_policy(&text).map_err(|why| anyhow::anyhow!("policy {}: {why}", path.display()))
+}
+
+/// Reads a policy; says what is wrong, and where.
+fn parse_policy(text: &str) -> Result<Policy, String> {
+    let policy: Policy = toml::from_str(text).map_err(|e| {
+        let line = e.span().map(|span| text.get(..span.start).unwrap_or("").split('\n').count());
+        let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        format!("{place}{}", e.message())
+    })?;
+    policy.validate().map_err(|e| e.to_string())?;
+    Ok(policy)
+}
+
+/// Plans again and again until the stop.
+///
+/// # Errors
+/// None.
+pub async fn run(
+    plans: Arc<Plans>,
+    live: Arc<Live>,
+    rack: Arc<Rack>,
+    catalogue: Catalogue,
+    every: Duration,
+    stop: Shutdown,
+) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.requested() => break,
+            _ = ticks.tick() => {}
+        }
+        let (plans, live, rack, catalogue) =
+            (Arc::clone(&plans), Arc::clone(&live), Arc::clone(&rack), catalogue.clone());
+        let round = tasks::blocking("plan", move || {
+            let now_ms = now_ms();
+            let wakes = catalogue.wakes().unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                Vec::new()
+            });
+            plans.round(Time::from_ms(now_ms), &sights(&live, &rack, &wakes, now_ms), &wakes);
+        });
+        round.await;
+    }
+    let remember = tasks::blocking("keep what was learned", move || {
+        let work = locked(&plans.work);
+        plans.remember(&work.state, work.state.now);
+    });
+    remember.await;
+    Ok(())
+}
+
+fn now_ms() -> u64 {
+    clock::now().wall / 1_000_000
+}
+
+/// All nodes as they are seen now.
+fn sights(live: &Live, rack: &Rack, wakes: &[v1::Wake], now_ms: u64) -> BTreeMap<NodeId, Sight> {
+    let mut all = BTreeMap::new();
+    live.loads(now_ms, |id, load| {
+        let mut sight = seen(load);
+        let feed = rack.feed(id.as_str());
+        sight.hardware = rack.power_state(id.as_str());
+        sight.switchable = feed.is_some_and(|feed| !feed.ladder().is_empty());
+        sight.wake_proven = wakes.iter().any(|wake| wake.proven && wake.node == id.as_str());
+        all.insert(id.clone(), sight);
+    });
+    all
+}
+
+fn seen(load: Load) -> Sight {
+    let node = load.node;
+    let at_the_wall = |zone: &&v1::ZonePower| {
+        !zone.stale && zone.zone.as_ref().is_some_and(|z| z.kind == i32::from(v1::ZoneKind::from(ZoneKind::Wall)))
+    };
+    let wall = node.zones.iter().find(at_the_wall).and_then(|zone| Some((zone.power_uw?, zone.zone.as_ref()?.quality)));
+    let (power_uw, quality) = wall.map_or((node.power_uw, node.quality), |(uw, quality)| (Some(uw), quality));
+    let machine = node.machine.unwrap_or_default();
+    let workload = |w: &(Arc<ebbtide_proto::series::WorkloadInfo>, Option<u64>)| {
+        let (info, cpu_milli) = w;
+        let alone = match info.id.kind() {
+            WorkloadKind::Pod | WorkloadKind::Vm => true,
+            // one of a pod's is told with the pod
+            WorkloadKind::Container => info.label("pod").is_none(),
+            _ => false,
+        };
+        alone.then(|| Seen {
+            id: info.id.clone(),
+            name: crate::groups::shown(info),
+            cpu_milli: cpu_milli.map(|milli| milli as f64),
+        })
+    };
+    Sight {
+        fresh: node.state == i32::from(v1::NodeState::Live),
+        watts: power_uw.map(|uw| uw as f64 / 1e6),
+        error: if quality == i32::from(v1::Quality::from(Quality::Measured)) {
+            0.02
+        } else if quality == i32::from(v1::Quality::from(Quality::Scaled)) {
+            0.1
+        } else {
+            0.5
+        },
+        cpu_milli: node.cpu_milli.map(|milli| milli as f64),
+        cpus: (machine.cpus > 0).then_some(machine.cpus),
+        sockets: machine.sockets,
+        model: machine.cpu_model,
+        hardware: None,
+        switchable: false,
+        wake_proven: false,
+        workloads: load.workloads.iter().filter_map(workload).collect(),
+    }
+}

@@ -1,0 +1,257 @@
+//! Plans through the daemon: made-up agents tell of their machines, and operators ask what should become of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::{Agent, Daemon, hello, now_ms, run};
+use ebbtide_fleet::decide::Mode;
+use ebbtide_proto::frame::{Batch, Column};
+use ebbtide_proto::series::{Metric, Quality, SeriesKey, WorkloadInfo, ZoneInfo, ZoneKind};
+use ebbtide_proto::{Ratio, WorkloadId, WorkloadKind, ZoneId};
+use tokio::task::JoinHandle;
+
+const INVENTORY: &str = "
+    [[node]]
+    name = 'a'
+    pool = 'compute'
+    watts = [60, 100]
+    switchable = true
+    wake-proven = true
+    [[node]]
+    name = 'b'
+    pool = 'compute'
+    watts = [60, 100]
+    switchable = true
+    wake-proven = true
+    [[workload]]
+    name = 'web-*'
+    cpus = 0.5
+    movable = true
+";
+
+const POLICY: &str = "
+    horizon-s = 86400
+    min-on-s = 0
+    sleep-after-s = 0
+    stale-after-s = 30
+";
+
+/// A machine whose agent tells its watts and the busy CPUs of its containers, twice a second until it is dropped.
+struct Machine(JoinHandle<()>);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Machine {
+    async fn start(daemon: &Daemon, name: &str, watts: u64, containers: &'static [(&'static str, u64)]) -> Self {
+        let mut agent = Agent::join(daemon.connect().await, hello(name, 7)).await.unwrap();
+        let began = now_ms();
+        Self(tokio::spawn(async move {
+            for seq in 1.. {
+                agent.send(&told(seq, began, watts, containers)).await;
+                if agent.acked(seq).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }))
+    }
+}
+
+/// What has been used since `began`: watts of one zone, milli-CPUs of containers, both also as sums of the node.
+fn told(seq: u64, began: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
+    let now = now_ms();
+    let spent = now - began;
+    let zone = Arc::new(ZoneInfo {
+        id: ZoneId::new("powercap/package-0").unwrap(),
+        name: "package-0".into(),
+        kind: ZoneKind::Package,
+        socket: Some(0),
+        source: "powercap".into(),
+        quality: Quality::Measured,
+        error: Ratio::from_percent(2),
+        counts: true,
+    });
+    let cpu = |workload: Option<WorkloadId>| SeriesKey { metric: Metric::CpuTime, zone: None, workload };
+    let mut series = vec![SeriesKey { metric: Metric::Energy, zone: Some(zone.id.clone()), workload: None }, cpu(None)];
+    let mut values = vec![spent * watts * 1000, spent * 1000 * containers.iter().map(|c| c.1).sum::<u64>()];
+    let mut workloads = Vec::new();
+    for (name, milli) in containers {
+        let id = WorkloadId::new(WorkloadKind::Container, name).unwrap();
+        series.push(cpu(Some(id.clone())));
+        values.push(spent * 1000 * milli);
+        workloads.push(Arc::new(WorkloadInfo { id, labels: [("name", *name)].into_iter().collect() }));
+    }
+    let columns = (0..series.len()).map(|i| Column { series: u32::try_from(i).unwrap(), first: 0, len: 1 }).collect();
+    Batch {
+        seq,
+        boot: Some("0b6e8a2c-93f5-4a63-9d5e-5a4e3f1c2b7d".parse().unwrap()),
+        ticks: vec![now],
+        series,
+        zones: vec![zone],
+        workloads,
+        columns,
+        values,
+        dropped: None,
+    }
+}
+
+async fn daemon() -> Daemon {
+    let folder = tempfile::tempdir().unwrap().keep();
+    let (inventory, policy) = (folder.join("inventory.toml"), folder.join("policy.toml"));
+    std::fs::write(&inventory, INVENTORY).unwrap();
+    std::fs::write(&policy, POLICY).unwrap();
+    Daemon::plain(move |config| {
+        config.plan.mode = Mode::Recommend;
+        config.plan.every_s = 1;
+        config.plan.settle_s = 20;
+        (config.plan.inventory, config.plan.policy) = (Some(inventory), Some(policy));
+    })
+    .await
+}
+
+async fn ebbtide(daemon: &Daemon, args: &[&str]) -> Output {
+    let program: PathBuf = env!("CARGO_BIN_EXE_ebbtide").into();
+    let fleet = format!("http://{}", daemon.at.grpc);
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let run = move || std::process::Command::new(program).args(["--fleet", &fleet]).args(args).output().unwrap();
+    ebbtide_runtime::tasks::blocking("ebbtide", run).await.unwrap()
+}
+
+async fn json(daemon: &Daemon, args: &[&str]) -> serde_json::Value {
+    let output = ebbtide(daemon, &[args, &["-o", "json"]].concat()).await;
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{args:?}: {e}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+async fn text(daemon: &Daemon, args: &[&str]) -> String {
+    let output = ebbtide(daemon, args).await;
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The plan that stands, once it does something, or nothing.
+async fn plan_with(daemon: &Daemon, actions: usize) -> serde_json::Value {
+    let mut last = serde_json::Value::Null;
+    for _ in 0..100 {
+        let output = ebbtide(daemon, &["plan", "-o", "json"]).await;
+        if output.status.success() {
+            last = serde_json::from_slice(&output.stdout).unwrap();
+            if last["actions"].as_array().unwrap().len() == actions {
+                return last;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    panic!("no plan with {actions} actions: {last:#}");
+}
+
+#[test]
+fn a_fleet_is_told_what_it_needs_and_why() {
+    run(async {
+        let daemon = daemon().await;
+        let early = ebbtide(&daemon, &["plan"]).await;
+        assert_eq!(early.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&early.stderr).into_owned();
+        assert!(said.contains("there is no plan yet"), "{said}");
+
+        let _a = Machine::start(&daemon, "a", 70, &[("web-1", 400), ("web-2", 300)]).await;
+        let b = Machine::start(&daemon, "b", 95, &[("web-3", 200)]).await;
+        let _c = Machine::start(&daemon, "c", 90, &[("db", 100)]).await;
+
+        let plan = plan_with(&daemon, 3).await;
+        let kinds: Vec<&str> =
+            plan["actions"].as_array().unwrap().iter().map(|a| a["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["cordon", "move", "power-off"]);
+        let moved = &plan["actions"][1];
+        assert_eq!((moved["node"].as_str(), moved["to"].as_str()), (Some("b"), Some("a")));
+        assert_eq!(moved["workload"], "container/web-3");
+        assert_eq!((&plan["mode"], &plan["violations"]), (&"recommend".into(), &serde_json::json!([])));
+        let watts = |key: &str| plan[key].as_u64().unwrap();
+        assert!(
+            watts("bound_uw") <= watts("after_uw") && watts("after_uw") + 40_000_000 < watts("before_uw"),
+            "{plan:#}"
+        );
+        let id = plan["id"].as_u64().unwrap().to_string();
+
+        let shown = text(&daemon, &["plan"]).await;
+        for part in ["recommended", "move container/web-3 from b to a", "power b off", "on to off"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let why = text(&daemon, &["explain", "node", "b"]).await;
+        assert!(why.starts_with("b goes off: its 1 workloads fit elsewhere"), "{why}");
+        let why = text(&daemon, &["explain", "node", "c"]).await;
+        assert!(why.contains("nothing can power it off and on"), "{why}");
+        let why = text(&daemon, &["explain", "workload", "web-3"]).await;
+        assert!(why.starts_with("container/web-3 moves from b to a"), "{why}");
+        let why = text(&daemon, &["explain", "action", "3", "--plan", &id]).await;
+        assert!(why.starts_with("3  power   b off") && why.contains("waits for 1, 2"), "{why}");
+        let why = json(&daemon, &["explain", "plan", &id]).await;
+        assert!(why["headline"].as_str().unwrap().starts_with("saves "), "{why}");
+        for (args, says) in [
+            (vec!["explain", "node", "nowhere"], "knows no node \"nowhere\""),
+            (vec!["explain", "workload", "web"], "say which"),
+            (vec!["explain", "action", "9"], "has no action 9"),
+            (vec!["plan", "--id", "4711"], "there is no plan 4711"),
+            (vec!["plan", "--pool", "nowhere"], "there are compute"),
+            (vec!["what-if", "--remove-node", "nowhere"], "there is no such node"),
+        ] {
+            let output = ebbtide(&daemon, &args).await;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && said.contains(says), "{args:?}: {said}");
+        }
+
+        let other = json(&daemon, &["what-if", "--remove-node", "a"]).await;
+        assert_eq!(other["then"]["unplaced"], serde_json::json!([]), "b has room: {other:#}");
+        assert_eq!(other["then"]["actions"].as_array().unwrap().len(), 2, "both are placed: {other:#}");
+        let new = daemon.folder.path().join("new.toml");
+        std::fs::write(&new, "[[node]]\nname = 'tiny'\ncpus = 4\nmemory = '8GiB'\nwatts = [5, 12]\n").unwrap();
+        let other = json(&daemon, &["what-if", "--add-node", new.to_str().unwrap(), "--price", "0.40"]).await;
+        assert!(other["change_uw"].as_i64().unwrap() < 0, "a thrifty node saves: {other:#}");
+
+        let again = json(&daemon, &["replay", "decision", &id]).await;
+        assert_eq!(again["same"], true, "{again}");
+        assert!(text(&daemon, &["plan", "--list"]).await.contains(&id));
+        let page = daemon.page("/plan").await;
+        assert!(page.contains("power <a href=\"/node/b\">b</a> off"), "{page}");
+        let page = daemon.page("/metrics").await;
+        assert!(page.contains("ebbtide_fleet_plan_actions{do=\"power-off\"} 1"), "{page}");
+        assert!(page.contains("ebbtide_fleet_plan_recommended 1"), "{page}");
+
+        // nothing is heard of b any more: that it is idle is not known
+        drop(b);
+        let plan = plan_with(&daemon, 0).await;
+        let b = plan["nodes"].as_array().unwrap().iter().find(|n| n["name"] == "b").unwrap();
+        assert_ne!(b["after"], "off", "{b}");
+        daemon.stop().await;
+    });
+}
+
+#[test]
+fn what_was_decided_outlives_the_daemon() {
+    run(async {
+        let daemon = daemon().await;
+        let a = Machine::start(&daemon, "a", 70, &[("web-1", 400)]).await;
+        let b = Machine::start(&daemon, "b", 95, &[]).await;
+        let plan = plan_with(&daemon, 2).await;
+        let id = plan["id"].as_u64().unwrap();
+        drop((a, b));
+        let folder = daemon.stop().await;
+        let archive = ebbtide_fleet::decide::archive::Archive::open(&folder.path().join("data")).unwrap();
+        let decision = archive.decision(id).unwrap().expect("it is kept");
+        assert!(decision.replay().is_ok());
+        assert_eq!(decision.plan.inputs, plan["digest"].as_str().unwrap());
+        let learned = archive.learned().unwrap().expect("what was learned is kept at the end");
+        assert!(learned.nodes.contains_key(&ebbtide_proto::NodeId::new("a").unwrap()));
+    });
+}
