@@ -35,6 +35,9 @@ pub enum Start {
     Packed,
     /// All nodes are off, and all work waits.
     Off,
+    /// Nodes are as their description says; for recorded history, not for files.
+    #[serde(skip)]
+    AsTold,
 }
 
 /// A scenario.
@@ -389,6 +392,36 @@ impl NodeType {
 }
 
 impl Work {
+    /// Workloads from traces, with nothing else said about them.
+    pub fn traces(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind: WorkKind::Trace,
+            count: 0,
+            low: 0,
+            cpu: one(),
+            memory_gib: 0.0,
+            resources: BTreeMap::new(),
+            used: half(),
+            noise: 0.0,
+            swing: 0.0,
+            peak_h: early_afternoon(),
+            per_hour: 0.0,
+            life_s: 0.0,
+            at_h: 0.0,
+            over_s: 0.0,
+            run_s: 0.0,
+            selector: BTreeMap::new(),
+            site: None,
+            tolerations: Vec::new(),
+            per_node: None,
+            away: one_away(),
+            priority: 0,
+            migrate_mb: 0.0,
+            restart_s: ten(),
+        }
+    }
+
     fn check(&self) -> Result<(), ScenarioError> {
         let key = |name: &str| format!("work.{}.{name}", self.name);
         let short = "a name of 1 to 100 characters";

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ebbtide_proto::{NodeId, WorkloadId};
 
 use books::Books;
+pub(crate) use books::KWH;
 pub use books::{Moment, Score};
 use crew::Crew;
 use machine::Machine;
@@ -95,7 +96,8 @@ impl World {
         let mut known = FleetState::new();
         let mut machines = Vec::new();
         for mut spec in std::mem::take(&mut setup.machines) {
-            let on = lit || !spec.node.switchable;
+            let found_on = setup.start == Start::AsTold && spec.node.power == PowerState::On;
+            let on = lit || found_on || !spec.node.switchable;
             spec.node.power = if on { PowerState::On } else { PowerState::Off };
             known.apply(Time::ZERO, Event::NodeSeen(Box::new(spec.node.clone())));
             machines.push(Machine::new(spec, seed));
@@ -382,30 +384,8 @@ impl World {
 
     /// Frames of all machines that are on: what they drew, and what their workloads asked for.
     fn frames(&mut self) {
-        let use_is_due = self.now.is_multiple_of(self.plan_every_s);
-        let mut heard = vec![false; self.machines.len()];
-        for m in 0..self.machines.len() {
-            let machine = &mut self.machines[m];
-            if machine.power != PowerState::On {
-                continue;
-            }
-            // drawn for every frame, so that losing more of them changes nothing else
-            let (luck, off_by) = (machine.frames.unit(), normal(&mut machine.meter));
-            heard[m] = luck >= self.faults.lost_frames;
-            if !heard[m] {
-                self.books.lost_frames += 1;
-                continue;
-            }
-            let reading = Reading {
-                watts: machine.watts * (1.0 + self.faults.meter_noise * off_by),
-                load: machine.spec.node.load(machine.given),
-                error: self.faults.meter_noise,
-            };
-            let node = machine.spec.node.id.clone();
-            self.tell(Event::NodeHeard { node: node.clone() });
-            self.tell(Event::NodeRead { node, reading });
-        }
-        if !use_is_due {
+        let heard: Vec<bool> = (0..self.machines.len()).map(|m| self.frame(m)).collect();
+        if !self.now.is_multiple_of(self.plan_every_s) {
             return;
         }
         for i in 0..self.crew.here.len() {
@@ -417,6 +397,29 @@ impl World {
                 self.tell(Event::WorkloadUsed { workload, cpu_milli: sum / seconds });
             }
         }
+    }
+
+    /// One machine's frame; whether it was heard.
+    fn frame(&mut self, m: usize) -> bool {
+        let machine = &mut self.machines[m];
+        if machine.power != PowerState::On {
+            return false;
+        }
+        // drawn for every frame, so that losing more of them changes nothing else
+        let (luck, off_by) = (machine.frames.unit(), normal(&mut machine.meter));
+        if luck < self.faults.lost_frames {
+            self.books.lost_frames += 1;
+            return false;
+        }
+        let reading = Reading {
+            watts: machine.watts * (1.0 + self.faults.meter_noise * off_by),
+            load: machine.spec.node.load(machine.given),
+            error: self.faults.meter_noise,
+        };
+        let node = machine.spec.node.id.clone();
+        self.tell(Event::NodeHeard { node: node.clone() });
+        self.tell(Event::NodeRead { node, reading });
+        true
     }
 
     /// Plans for the whole fleet when it is time to, and around what has come in between: new work doesn't wait for

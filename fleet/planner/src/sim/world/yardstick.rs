@@ -150,14 +150,11 @@ impl Yardstick {
                 flow(need.milli, dims, true);
             }
         }
-        for (k, kind) in self.kinds.iter().enumerate() {
-            for d in 0..=dims {
-                if !filled[k][d].is_empty() {
-                    let of = d % dims;
-                    let mut row = std::mem::take(&mut filled[k][d]);
-                    row.push((on[k], -kind.room[of] / scale[of]));
-                    lp.add_constraint(row, ComparisonOp::Le, 0.0);
-                }
+        for ((kind, on), rows) in self.kinds.iter().zip(&on).zip(filled) {
+            for (d, mut row) in rows.into_iter().enumerate().filter(|(_, row)| !row.is_empty()) {
+                let of = d % dims;
+                row.push((*on, -kind.room[of] / scale[of]));
+                lp.add_constraint(row, ComparisonOp::Le, 0.0);
             }
         }
         Some(lp.solve().ok()?.objective())
@@ -227,9 +224,12 @@ impl Yardstick {
     }
 }
 
+/// What machines of a group have in common: figures, classes of work that they admit, whether they switch, their type.
+type Alike<'a> = (Vec<u64>, Vec<bool>, bool, Option<&'a str>);
+
 /// Groups of machines that are the same but for a little more or less power.
 fn kinds(setup: &Setup, names: &[String], admits: &[Vec<bool>]) -> Vec<Kind> {
-    let mut alike: BTreeMap<(Vec<u64>, Vec<bool>, bool, Option<&str>), Vec<usize>> = BTreeMap::new();
+    let mut alike: BTreeMap<Alike<'_>, Vec<usize>> = BTreeMap::new();
     for (m, spec) in setup.machines.iter().enumerate() {
         let room = spec.node.allocatable();
         let figures = names.iter().map(|name| amount(&room, name).to_bits()).collect();
