@@ -315,7 +315,12 @@ impl WorkloadHistory {
         #[allow(clippy::cast_possible_truncation, reason = "thousandths of a CPU need no more digits")]
         let milli = self.samples.iter().map(|s| s.as_ref().map_or(0.0, |s| s.cpu_milli as f32)).collect();
         let ends = if last + 1 == steps { Ends::Never } else { Ends::At((last as u64 + 1) * step_s) };
-        Some(Job { workload, comes_s: first as u64 * step_s, ends, usage: Usage::Series { step_s, milli } })
+        Some(Job {
+            workload,
+            comes_s: first as u64 * step_s,
+            ends,
+            usage: Usage::Series { step_s, milli, even: false },
+        })
     }
 
     /// By what it is known.

@@ -111,4 +111,15 @@ mod tests {
         let said = load("nowhere.toml").unwrap_err().to_string();
         assert!(said.contains("no file nowhere.toml") && said.contains("sim list"), "{said}");
     }
+
+    #[test]
+    fn the_example_of_the_manual_runs() {
+        let manual = include_str!("../../../../docs/simulator.md");
+        let text = manual.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let mut scenario = Scenario::parse(text).unwrap();
+        scenario.duration_s = 3600;
+        let loaded = Loaded { name: "manual".to_owned(), scenario, intensity: None };
+        let report = crate::sim::report::run(&loaded, 1, None, |_, _| {}).unwrap();
+        assert!(report.planner.served > 0 && report.planner.energy_kwh < report.all_on.energy_kwh, "{report}");
+    }
 }

@@ -2,7 +2,7 @@
 //! a while once they are, and moves that take their time. Runs in the simulator's own world, where nothing is free.
 //!
 //! What differs from CloudSim's accounting beside: an idle host draws its idle watts, a VM may use more than one core's
-//! worth of its host, and use holds for a whole sample instead of changing linearly. Memory doesn't bind here either.
+//! worth of its host, the planner is told the mean use of the last 30 s. Memory doesn't bind here either.
 
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,7 @@ fn scenario(risk: Risk) -> Scenario {
         duration_s: 86_400,
         step_s: 30,
         plan_every_s: to_milli(INTERVAL_S),
-        telemetry_every_s: to_milli(INTERVAL_S),
+        telemetry_every_s: 30,
         start: Start::Packed,
         nodes: HOST_TYPES.iter().enumerate().map(|(i, kind)| hosts(i, kind)).collect(),
         work: vec![Work::traces("vm")],

@@ -26,7 +26,7 @@ pub(super) struct Member {
     pub(super) waited_s: Seconds,
     /// Thousandths of a CPU that it asks for in this step.
     pub(super) asks: f64,
-    /// Asked for since its use was last told, times seconds; and these seconds.
+    /// Asked for since the last frame, times seconds; and these seconds.
     pub(super) told: (f64, f64),
     /// Work still to do, for jobs.
     left: f64,
@@ -107,9 +107,11 @@ impl Member {
                 let most = self.job.workload.requests.cpu_milli as f64;
                 (mean + swing * wave(now, *peak_h) + noise * self.noise).clamp(0.0, most)
             }
-            Usage::Series { step_s, milli } => {
-                let i = usize::try_from(now / step_s.max(&1)).unwrap_or(0);
-                milli.get(i % milli.len().max(1)).copied().map_or(0.0, f64::from)
+            Usage::Series { step_s, milli, even } => {
+                let (i, into) = (usize::try_from(now / step_s.max(&1)).unwrap_or(0), now % step_s.max(&1));
+                let at = |i: usize| milli.get(i % milli.len().max(1)).copied().map_or(0.0, f64::from);
+                let share = if *even { into as f64 / *step_s as f64 } else { 0.0 };
+                at(i) + (at(i + 1) - at(i)) * share
             }
         };
     }

@@ -44,6 +44,10 @@ use crate::state::{FleetState, Time};
 /// The moment at which worlds begin: midnight, ten days after the start of time, so that nothing was just switched.
 pub const START: Time = Time::from_secs(864_000);
 
+/// Share of its work that a workload gets done while it is copied to another machine: what CloudSim takes (Beloglazov &
+/// Buyya, CCPE 24(13), 2012).
+const KEPT_WHILE_MOVING: f64 = 0.9;
+
 /// Seconds since the world began.
 pub(crate) type Seconds = u64;
 
@@ -385,14 +389,13 @@ impl World {
     /// Frames of all machines that are on: what they drew, and what their workloads asked for.
     fn frames(&mut self) {
         let heard: Vec<bool> = (0..self.machines.len()).map(|m| self.frame(m)).collect();
-        if !self.now.is_multiple_of(self.plan_every_s) {
-            return;
-        }
+        // forecasts look from plan to plan: one sample for each
+        let due = self.now.is_multiple_of(self.plan_every_s);
         for i in 0..self.crew.here.len() {
             let w = self.crew.here[i];
             let member = &mut self.crew.all[w];
             let (sum, seconds) = std::mem::take(&mut member.told);
-            if seconds > 0.0 && member.on.is_some_and(|m| heard[m]) {
+            if due && seconds > 0.0 && member.on.is_some_and(|m| heard[m]) {
                 let workload = member.job.workload.id.clone();
                 self.tell(Event::WorkloadUsed { workload, cpu_milli: sum / seconds });
             }
@@ -458,18 +461,16 @@ impl World {
         let (mut asked, mut given_all) = (0.0, 0.0);
         for i in 0..self.crew.here.len() {
             let w = self.crew.here[i];
-            let (on, paused, patient) = {
-                let member = &self.crew.all[w];
-                (member.on, member.paused, member.patient())
-            };
+            let member = &mut self.crew.all[w];
+            let (on, patient) = (member.on, member.patient());
             let given = match on {
-                Some(m) if !paused => {
+                Some(m) if !member.paused => {
                     let machine = &self.machines[m];
-                    self.crew.all[w].asks * (machine.room_milli() / machine.asked.max(1e-9)).min(1.0)
+                    let keeps = if member.to.is_some() { KEPT_WHILE_MOVING } else { 1.0 };
+                    keeps * member.asks * (machine.room_milli() / machine.asked.max(1e-9)).min(1.0)
                 }
                 _ => 0.0,
             };
-            let member = &mut self.crew.all[w];
             if let Some(m) = on {
                 self.machines[m].given += given;
                 self.yardstick.add(&mut needs, self.yardstick.class(w), &member.job.workload.requests, given);

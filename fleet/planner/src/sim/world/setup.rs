@@ -75,6 +75,8 @@ pub enum Usage {
         step_s: u64,
         /// Thousandths of a CPU.
         milli: Vec<f32>,
+        /// Whether it changes evenly from figure to figure; else each holds until the next.
+        even: bool,
     },
 }
 
@@ -244,7 +246,7 @@ fn record(job: &mut Job, trace: &Trace) {
     let day = &trace.points[..trace.points.len().saturating_sub(1)];
     #[allow(clippy::cast_possible_truncation, reason = "thousandths of a CPU need no more digits")]
     let milli = day.iter().map(|u| (u * trace.mips) as f32).collect();
-    job.usage = Usage::Series { step_s: to_milli(INTERVAL_S), milli };
+    job.usage = Usage::Series { step_s: to_milli(INTERVAL_S), milli, even: true };
 }
 
 /// Replicas that come and go with demand; the latest to come is the first to go.
