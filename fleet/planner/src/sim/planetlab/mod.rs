@@ -213,13 +213,14 @@ fn run_day(
         decisions += 1;
         world.migrate(&moves);
     }
-    let all_on = HOST_TYPES[0].watts[10] + HOST_TYPES[1].watts[10];
     let last = world.now;
     world.finish();
     let books = &world.books;
-    let switches = books.starts + books.shutdowns;
-    let joules = if options.policy == Who::Npa { all_on * (HOSTS / 2) as f64 * last } else { books.joules };
-    let boots = books.boots();
+    // hosts that are always on neither boot nor switch, whatever runs on them
+    let all_on = (options.policy == Who::Npa).then(|| HOST_TYPES[0].watts[10] + HOST_TYPES[1].watts[10]);
+    let joules = all_on.map_or(books.joules, |pair| pair * (HOSTS / 2) as f64 * last);
+    let boots = if all_on.is_some() { world::Boots::default() } else { books.boots() };
+    let switched = |times: u64| if all_on.is_some() { 0 } else { times };
     Ok(Report {
         energy_kwh: joules / KWH,
         migrations: books.migrations,
@@ -228,14 +229,14 @@ fn run_day(
         pdm_pct: books.pdm() * 100.0,
         unmet_pct: books.unmet() * 100.0,
         bound_kwh,
-        switches,
+        switches: switched(books.starts + books.shutdowns),
         decision_ms_mean: ms / f64::from(u32::try_from(decisions.max(1)).unwrap_or(1)),
         violations,
         vms,
         finished: world.vms.iter().filter(|v| v.host.is_none()).count(),
         energy_with_boots_kwh: (joules + boots.joules) / KWH,
         unmet_with_boots_pct: books.unmet_with(boots.waiting) * 100.0,
-        switches_worst_host: world.hosts.iter().map(|h| h.switches).max().unwrap_or(0),
+        switches_worst_host: switched(world.hosts.iter().map(|h| h.switches).max().unwrap_or(0)),
     })
 }
 
@@ -265,6 +266,7 @@ mod tests {
         let report = half_busy(Who::Npa);
         assert!((report.energy_kwh - 252.0 * 400.0 * 86_100.1 / KWH).abs() < 1e-9, "{report:?}");
         assert!((report.energy_kwh - 2410.80).abs() < 0.005, "{report:?}");
+        assert!((report.energy_with_boots_kwh - report.energy_kwh).abs() < 1e-9 && report.switches == 0, "{report:?}");
     }
 
     #[test]

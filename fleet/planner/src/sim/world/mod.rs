@@ -306,7 +306,7 @@ impl World {
             self.post(Event::WorkloadSeen(Box::new(told.clone())));
             // recorded work begins where it was, if that is up
             if let Some(m) = home
-                && self.takes_at_start(m, w)
+                && self.takes(m, w)
             {
                 // where it runs is told with it: nobody has to find that out
                 self.mail.pop_back();
@@ -314,13 +314,6 @@ impl World {
                 self.put(w, m);
             }
         }
-    }
-
-    fn takes_at_start(&self, m: usize, w: usize) -> bool {
-        let machine = &self.machines[m];
-        machine.power == PowerState::On
-            && !machine.closed
-            && machine.fits(&self.crew.all[w].job.workload.requests, self.by_requests)
     }
 
     fn departures(&mut self) {
@@ -378,7 +371,7 @@ impl World {
                 workload.spread.iter().any(|s| self.crew.here.iter().filter(same).count() >= s.at_most as usize)
             };
             let best = (0..self.machines.len())
-                .filter(|&m| self.takes_at_start(m, w) && workload.admits(&self.machines[m].spec.node) && !crowded(m))
+                .filter(|&m| self.takes(m, w) && workload.admits(&self.machines[m].spec.node) && !crowded(m))
                 .min_by(|&a, &b| share(&self.machines[a]).total_cmp(&share(&self.machines[b])).then(a.cmp(&b)));
             if let Some(m) = best {
                 self.put(w, m);

@@ -290,7 +290,7 @@ impl World {
     }
 
     /// Whether the machine truly has room and is up.
-    fn takes(&self, m: usize, w: usize) -> bool {
+    pub(super) fn takes(&self, m: usize, w: usize) -> bool {
         let machine = &self.machines[m];
         machine.power == PowerState::On
             && !machine.closed
