@@ -32,10 +32,10 @@ pub enum Command {
     Backup(Backup),
     /// Write measurements as CSV to standard output.
     Export(Export),
-    /// Run the planner on a virtual clock.
+    /// Run the planner on a virtual clock: a scenario from a file, or a shipped one.
     Sim {
         /// The scenario.
-        #[command(subcommand)]
+        #[command(flatten)]
         what: Sim,
     },
     /// Measure what the daemon costs on this machine.
@@ -126,9 +126,44 @@ pub enum Bench {
     Query(BenchQuery),
 }
 
-/// What can be simulated.
+/// `sim`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[group(skip)]
+pub struct Sim {
+    /// A scenario of its own kind, or one that is no file.
+    #[command(subcommand)]
+    pub what: Option<SimWhat>,
+    /// The scenario to run.
+    #[command(flatten)]
+    pub scenario: SimScenario,
+}
+
+/// `sim FILE`.
+#[derive(Clone, Debug, Args)]
+pub struct SimScenario {
+    /// A scenario file, or the name of a shipped scenario: office, batch-night, flaky, openb, carbon.
+    #[arg(value_name = "FILE", required = true)]
+    pub file: Option<String>,
+    /// Where randomness begins: the same seed gives the same report.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder with the traces that the scenario needs.
+    #[arg(long, value_name = "DIR")]
+    pub traces: Option<PathBuf>,
+    /// Draw watts over time into this file: with all nodes on, with the planner, and the bound.
+    #[arg(long, value_name = "SVG")]
+    pub plot: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What else can be simulated.
 #[derive(Debug, Subcommand)]
-pub enum Sim {
+pub enum SimWhat {
+    /// List the shipped scenarios.
+    List,
     /// Radio units and an edge server: the planner turns the server on when it is needed, and off again.
     Edgelimit {
         /// Where randomness begins. This scenario leaves nothing to chance.
@@ -154,6 +189,10 @@ pub struct Planetlab {
     /// How much unmet demand the planner risks for energy.
     #[arg(long, default_value = "low")]
     pub risk: SimRisk,
+    /// The second score: boots take 120 s at full power, shutdowns 30 s, and hosts stay on for 15 minutes at least. With
+    /// the planner only.
+    #[arg(long)]
+    pub real: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
