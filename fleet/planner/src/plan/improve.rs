@@ -29,12 +29,42 @@ impl Planner<'_, '_> {
                     return;
                 }
                 let Some(to) = self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) else { continue };
-                let done = self.shift(w, n, to);
-                self.pack.touched[w] = true;
-                self.moves_left -= 1;
-                self.steps.push(Step::Better(done));
+                self.improve_by(w, n, to);
             }
         }
+    }
+
+    /// Moves a workload, and places what was waiting for its room; takes both back if that would use up the reserve.
+    fn improve_by(&mut self, w: W, n: N, to: N) {
+        let held = self.reserve_holds();
+        let before = [(n, self.pack.loads[n].clone()), (to, self.pack.loads[to].clone())];
+        let done = self.shift(w, n, to);
+        let z = self.pack.margins.fit;
+        let mut late = Vec::new();
+        for i in 0..self.waiting.len() {
+            let w = self.waiting[i];
+            if self.pack.place[w].is_none() && self.pack.judge(w, n, z).is_ok() {
+                self.pack.put(w, n);
+                late.push(w);
+            }
+        }
+        if held && !self.reserve_holds() {
+            for w in late {
+                self.pack.lift(w);
+            }
+            self.pack.lift(w);
+            self.pack.put(w, n);
+            for (n, load) in before {
+                self.pack.loads[n] = load;
+                self.index.update(&self.pack, n);
+            }
+            return;
+        }
+        self.index.update(&self.pack, n);
+        self.pack.touched[w] = true;
+        self.moves_left -= 1;
+        self.steps.push(Step::Move(done));
+        self.steps.extend(late.into_iter().map(|w| Step::Place(w, n)));
     }
 
     /// Puts what waited, and was just placed, where it takes fewer watts now that all nodes for it are chosen. Nothing

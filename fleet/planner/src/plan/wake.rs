@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Planner;
 use super::bound::Prices;
 use super::hold::can_wake;
 use super::problem::{N, W};
 use super::reason::{Need, Verdict};
+use super::{Planner, Step};
 
 impl Planner<'_, '_> {
     /// Places all workloads that wait: first on nodes that are on, then on nodes that are woken for them.
@@ -40,8 +40,11 @@ impl Planner<'_, '_> {
     /// Places what found no room at first, now that others have moved.
     pub(crate) fn place_late(&mut self) {
         for w in self.waiting.clone() {
-            if self.pack.place[w].is_none() && self.place_on_open(w) {
-                self.late.push(w);
+            if self.pack.place[w].is_none()
+                && self.place_on_open(w)
+                && let Some(n) = self.pack.place[w]
+            {
+                self.steps.push(Step::Place(w, n));
             }
         }
     }
