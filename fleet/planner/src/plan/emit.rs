@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ebbtide_proto::WorkloadId;
 
 use super::action::{Action, Do, Plan, Undo};
-use super::bound::lower_bound;
+use super::bound::Market;
 use super::facts::FN;
 use super::hold::can_wake;
 use super::problem::{N, Problem, W};
@@ -58,7 +58,7 @@ impl Draft {
     }
 
     /// Takes in what a round decided. `first` is the problem as it was before any round.
-    pub(crate) fn take(&mut self, first: &Problem<'_>, mut planner: Planner<'_, '_>) {
+    pub(crate) fn take(&mut self, first: &Problem<'_>, mut planner: Planner<'_, '_>) -> Market {
         let mut levels: BTreeMap<N, f64> = BTreeMap::new();
         for step in std::mem::take(&mut planner.steps) {
             match step {
@@ -89,10 +89,11 @@ impl Draft {
         self.unplaced = told.collect();
         self.after_w = planner.pack.total_watts();
         self.cut_short |= planner.pack.effort == 0;
+        planner.market
     }
 
-    /// The plan.
-    pub(crate) fn finish(mut self, first: &Problem<'_>) -> Plan {
+    /// The plan; `market` is that of the problem as it was before any round.
+    pub(crate) fn finish(mut self, first: &Problem<'_>, market: Option<&Market>) -> Plan {
         self.unplaced.sort_by(|a, b| a.0.cmp(&b.0));
         let left_out: Vec<bool> =
             first.work.iter().map(|w| self.unplaced.binary_search_by(|(id, _)| id.cmp(&w.work.id)).is_ok()).collect();
@@ -118,7 +119,7 @@ impl Draft {
             before_w: self.before_w,
             after_w: self.after_w,
             // the bound is for the same work as the plan
-            bound_w: lower_bound(first, &left_out).watts,
+            bound_w: market.map_or(0.0, |m| m.bound(first, &left_out)),
             cost_j: self.cost_j,
             unplaced,
             reasons,

@@ -2,17 +2,24 @@
 
 use super::problem::{N, W};
 use super::{Planner, Step};
+use crate::policy::Basis;
 
 impl Planner<'_, '_> {
-    /// Moves workloads off nodes that stay on but do their work dearly, the dearest first.
-    pub(crate) fn improve(&mut self) {
+    /// Moves workloads off nodes that stay on but do their work dearly, the dearest first; off those only that are worth
+    /// being on, if `first`: before others are emptied into the room that there is.
+    pub(crate) fn improve(&mut self, first: bool) {
+        if first && self.problem.policy.basis == Basis::Forecast {
+            return;
+        }
         let policy = self.problem.policy;
         let slope = |n: N| {
             let node = self.problem.nodes[n].node;
             (node.curve.full() - node.curve.idle()) / node.capacity.cpu_milli.max(1) as f64
         };
-        let mut dear: Vec<(f64, N)> =
-            (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]).map(|n| (slope(n), n)).collect();
+        let mut dear: Vec<(f64, N)> = (0..self.problem.nodes.len())
+            .filter(|&n| self.pack.open[n] && (!first || self.index.keeps(n)))
+            .map(|n| (slope(n), n))
+            .collect();
         dear.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let Some(&(cheapest, _)) = dear.last() else { return };
         for (slope, n) in dear {
@@ -86,7 +93,12 @@ impl Planner<'_, '_> {
         let level = self.pack.loads[n].level;
         let here = node.watts(level) - node.watts(level - self.problem.work[w].level);
         let z = self.pack.margins.drain;
-        let candidates = self.index.candidates(&mut self.pack, w, z);
+        let candidates = if self.problem.policy.basis == Basis::Forecast {
+            self.index.candidates(&mut self.pack, &self.market, w, z)
+        } else {
+            let slope = self.market.kind_of[n].map_or(f64::INFINITY, |k| self.market.kinds[k].slope);
+            self.index.flatter(&mut self.pack, &self.market, w, z, slope)
+        };
         let costs = candidates.iter().map(|&to| (self.pack.marginal(w, to), to));
         let (there, to) = costs.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         (here - there > least).then_some(to)

@@ -25,10 +25,11 @@ use std::collections::BTreeSet;
 
 use ebbtide_proto::NodeId;
 
-use crate::policy::{Margin, Policy, PolicyError};
+use crate::policy::{Basis, Margin, Policy, PolicyError};
 use crate::state::node::PowerState;
 use crate::state::{FleetState, Time};
 use action::Plan;
+use bound::Market;
 use emit::Draft;
 use facts::Facts;
 use index::Index;
@@ -73,27 +74,32 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSe
     let mut facts = Facts::new(state, policy, now, scope);
     let first = Problem::new(&facts);
     let mut draft = Draft::new(first.nodes.len(), Pack::new(&first).total_watts());
+    let mut market = None;
     for round in 0..ROUNDS {
         let later = (round > 0).then(|| Problem::new(&facts));
         let problem = later.as_ref().unwrap_or(&first);
-        let mut planner = Planner::new(problem, &facts);
+        let mut planner = Planner::new(problem, &facts, round == 0);
         planner.run();
         if planner.turns_back(&facts) {
             break;
         }
         carry_out(&mut facts, problem, &planner.steps);
         let done = planner.steps.is_empty();
-        draft.take(&first, planner);
+        let own = draft.take(&first, planner);
+        market.get_or_insert(own);
         if done {
             break;
         }
     }
-    Ok(draft.finish(&first))
+    Ok(draft.finish(&first, market.as_ref()))
 }
 
 /// Most rounds of a plan. Each sees the fleet as the ones before leave it; two or three are common, of which the last
 /// finds nothing to do.
 const ROUNDS: usize = 12;
+
+/// Times the least that a workload is charged anywhere from which on a place is dear.
+const DEAR: f64 = 1.25;
 
 /// Notes what steps lead to.
 fn carry_out(facts: &mut Facts<'_>, problem: &Problem<'_>, steps: &[Step]) {
@@ -149,6 +155,7 @@ pub(crate) enum Step {
 pub(crate) struct Planner<'p, 'a> {
     pub(crate) problem: &'p Problem<'a>,
     pub(crate) pack: Pack<'p, 'a>,
+    pub(crate) market: Market,
     pub(crate) index: Index,
     pub(crate) holds: Vec<Option<Hold>>,
     pub(crate) woken: Vec<N>,
@@ -165,13 +172,18 @@ pub(crate) struct Planner<'p, 'a> {
 }
 
 impl<'p, 'a> Planner<'p, 'a> {
-    fn new(problem: &'p Problem<'a>, facts: &Facts<'a>) -> Self {
+    fn new(problem: &'p Problem<'a>, facts: &Facts<'a>, first: bool) -> Self {
         let pack = Pack::new(problem);
-        let index = Index::new(&pack);
+        let holds = hold::against_off(problem, facts);
+        // with forecasts, prices are for the bound and for what waits only
+        let priced = first || problem.policy.basis == Basis::Requests || problem.work.iter().any(|w| w.home.is_none());
+        let market = Market::new(problem, |n| holds[n].is_some(), priced);
+        let index = Index::new(&pack, &market);
         Self {
             problem,
+            market,
             index,
-            holds: hold::against_off(problem, facts),
+            holds,
             woken: Vec::new(),
             waiting: Vec::new(),
             relief: Vec::new(),
@@ -188,7 +200,7 @@ impl<'p, 'a> Planner<'p, 'a> {
     fn run(&mut self) {
         let waits = self.problem.work.iter().any(|w| w.home.is_none());
         if waits {
-            self.place_waiting(&bound::lower_bound(self.problem, &[]).prices);
+            self.place_waiting();
         }
         self.relieve();
         self.keep_reserve();
@@ -198,10 +210,11 @@ impl<'p, 'a> Planner<'p, 'a> {
         }
         self.seal();
         self.hold_pools();
+        self.improve(true);
         loop {
             let before = self.steps.len();
             self.drain();
-            self.improve();
+            self.improve(false);
             self.place_late();
             if self.steps.len() == before {
                 return;
@@ -235,8 +248,18 @@ impl<'p, 'a> Planner<'p, 'a> {
 
     /// The best node for a workload, with margin `z` for forecasts.
     pub(crate) fn seek(&mut self, w: W, z: Margin) -> Option<N> {
-        let candidates = self.index.candidates(&mut self.pack, w, z);
+        let candidates = self.index.candidates(&mut self.pack, &self.market, w, z);
         self.pack.best(w, &candidates, z)
+    }
+
+    /// The best node for a workload that waits, if it is charged about as little there as anywhere: else it is worth
+    /// waking another node.
+    pub(crate) fn seek_cheap(&mut self, w: W) -> Option<N> {
+        let n = self.seek(w, self.pack.margins.fit)?;
+        let dear = self.problem.policy.basis == Basis::Requests
+            && self.market.kind_of[n]
+                .is_some_and(|k| self.market.cost(self.problem, w, k) > DEAR * self.market.worth(self.problem, w));
+        (!dear).then_some(n)
     }
 
     /// All open nodes besides where it is, by what rules them out for the workload; nodes that are off don't count.
@@ -291,7 +314,7 @@ impl<'p, 'a> Planner<'p, 'a> {
         for n in (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]) {
             for d in 0..dims {
                 let has = self.problem.nodes[n].room[d] as f64;
-                let uses = if d == problem::CPU && self.problem.policy.basis == crate::policy::Basis::Forecast {
+                let uses = if d == problem::CPU && self.problem.policy.basis == Basis::Forecast {
                     self.pack.loads[n].level
                 } else {
                     self.pack.loads[n].used[d] as f64
