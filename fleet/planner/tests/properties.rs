@@ -3,13 +3,17 @@
 
 use ebbtide_planner::check::check;
 use ebbtide_planner::explain;
+use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::plan::{Refusal, plan, plan_around};
-use ebbtide_planner::policy::{Interlock, Policy, Reserve, Selector};
+use ebbtide_planner::policy::{Basis, Interlock, Policy, Reserve, Risk, Selector};
 use ebbtide_planner::replay::Decision;
 use ebbtide_planner::sim::generate::{START, Shape, fleet};
 use ebbtide_planner::state::event::Event;
 use ebbtide_planner::state::node::PowerState;
+use ebbtide_planner::state::places::Places;
 use ebbtide_planner::state::{FleetState, Time};
+use ebbtide_proto::id::WorkloadKind;
+use ebbtide_proto::{NodeId, WorkloadId};
 use proptest::prelude::*;
 
 fn shapes() -> impl Strategy<Value = (FleetState, Policy)> {
@@ -40,8 +44,108 @@ fn shapes() -> impl Strategy<Value = (FleetState, Policy)> {
     })
 }
 
+/// Fleets whose workloads have used CPU for up to a few hours, each in its own rhythm; planned by forecasts.
+fn used_shapes() -> impl Strategy<Value = (FleetState, Policy)> {
+    (shapes(), 0..40u64, any::<bool>()).prop_map(|((mut state, policy), samples, high)| {
+        let workloads: Vec<_> = state.workloads.values().map(|w| (w.id.clone(), w.requests.cpu_milli)).collect();
+        for (i, (workload, request)) in workloads.into_iter().enumerate() {
+            for k in 0..samples {
+                let at = Time::from_secs(START.ms() / 1000 - 300 * (samples - k));
+                let wave = ((k * (1 + i as u64 % 5)) as f64 * 0.7 + i as f64).sin();
+                let cpu_milli = request as f64 * (0.4 + 0.35 * wave);
+                // one in seven was never measured
+                if i % 7 != 0 {
+                    assert!(state.apply(at, Event::WorkloadUsed { workload: workload.clone(), cpu_milli }));
+                }
+            }
+        }
+        let risk = if high { Risk::High } else { Risk::Low };
+        (state, Policy { basis: Basis::Forecast, risk, ..policy })
+    })
+}
+
+/// What will be known once the plan is carried out, at the same moment.
+fn carried_out(state: &FleetState, plan: &Plan) -> FleetState {
+    let mut after = state.clone();
+    for event in plan.effects() {
+        assert!(after.apply(START, event));
+    }
+    after
+}
+
+/// The same fleet with other names of nodes and workloads, which are in another order.
+fn renamed(state: &FleetState, salt: u32) -> FleetState {
+    let other = |name: &str, digits: &str| {
+        let n: u32 = digits.parse().unwrap();
+        format!("{name}{:010}", n.wrapping_mul(2_654_435_761).wrapping_add(salt))
+    };
+    let node = |id: &NodeId| NodeId::new(&other("x", &id.as_str()[1..])).unwrap();
+    let mut renamed = FleetState { nodes: Default::default(), workloads: Default::default(), ..state.clone() };
+    for n in state.nodes.values() {
+        let mut n = n.clone();
+        n.id = node(&n.id);
+        renamed.nodes.insert(n.id.clone(), n);
+    }
+    for (i, w) in state.workloads.values().enumerate() {
+        let mut w = w.clone();
+        w.id = WorkloadId::new(WorkloadKind::Pod, &other("y", &i.to_string())).unwrap();
+        w.node = w.node.as_ref().map(node);
+        renamed.workloads.insert(w.id.clone(), w);
+    }
+    renamed.places = Places::of(renamed.workloads.values());
+    renamed
+}
+
+/// How many nodes a plan powers on and off, and how many workloads it moves and places.
+fn counts(plan: &Plan) -> [usize; 4] {
+    let count = |kind: fn(&Do) -> bool| plan.actions.iter().filter(|a| kind(&a.what)).count();
+    [
+        count(|d| matches!(d, Do::PowerOn { .. })),
+        count(|d| matches!(d, Do::PowerOff { .. })),
+        count(|d| matches!(d, Do::Move { .. })),
+        count(|d| matches!(d, Do::Place { .. })),
+    ]
+}
+
+fn is_the_same_by_any_name(state: &FleetState, policy: &Policy, salt: u32) -> Result<(), TestCaseError> {
+    let (a, b) = (plan(state, policy, START).unwrap(), plan(&renamed(state, salt), policy, START).unwrap());
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(1.0);
+    prop_assert!(near(a.after_w, b.after_w), "{} W, renamed {} W", a.after_w, b.after_w);
+    prop_assert!(near(a.cost_j, b.cost_j), "{} J, renamed {} J", a.cost_j, b.cost_j);
+    prop_assert_eq!(counts(&a), counts(&b));
+    Ok(())
+}
+
+fn leaves_nothing_to_do(state: &FleetState, policy: &Policy) -> Result<(), TestCaseError> {
+    let p = plan(state, policy, START).unwrap();
+    let again = plan(&carried_out(state, &p), policy, START).unwrap();
+    prop_assert!(again.is_empty(), "{:?}", again.actions);
+    prop_assert!((again.after_w - p.after_w).abs() <= 1e-6 * p.after_w.max(1.0));
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn after_the_plan_there_is_nothing_to_do((state, policy) in shapes()) {
+        leaves_nothing_to_do(&state, &policy)?;
+    }
+
+    #[test]
+    fn names_cost_nothing((state, policy) in shapes(), salt in any::<u32>()) {
+        is_the_same_by_any_name(&state, &policy, salt)?;
+    }
+
+    #[test]
+    fn forecasts_make_harmless_plans_that_leave_nothing_to_do((state, policy) in used_shapes(), salt in any::<u32>()) {
+        let p = plan(&state, &policy, START).unwrap();
+        let found = check(&p, &state, &policy);
+        prop_assert!(found.is_empty(), "{found:?}");
+        prop_assert_eq!(&p, &plan(&state, &policy, START).unwrap());
+        leaves_nothing_to_do(&state, &policy)?;
+        is_the_same_by_any_name(&state, &policy, salt)?;
+    }
 
     #[test]
     fn the_checker_finds_nothing_and_no_plan_is_below_its_bound((state, policy) in shapes()) {

@@ -113,7 +113,18 @@ fn leaves(
     let Some(group) = &w.group else { return wrong };
     let allowed = state.budgets.get(group).copied().unwrap_or(1);
     let in_group = |id: &WorkloadId| state.workloads.get(id).is_some_and(|o| o.group.as_ref() == Some(group));
-    let away = state.workloads.values().filter(|o| o.node.is_none() && o.group.as_ref() == Some(group)).count();
+    // members that waited are there once they have been placed, for a move that waits for that
+    let placed: BTreeSet<&WorkloadId> = plan
+        .actions
+        .iter()
+        .take_while(|a| a.id != action.id)
+        .filter_map(|a| match &a.what {
+            Do::Place { workload, .. } if action.needs.contains(&a.id) => Some(workload),
+            _ => None,
+        })
+        .collect();
+    let waits = |o: &&Workload| o.node.is_none() && !placed.contains(&o.id);
+    let away = state.workloads.values().filter(waits).filter(|o| o.group.as_ref() == Some(group)).count();
     let room = (allowed as usize).saturating_sub(away);
     if room == 0 {
         wrong.push(format!("moves {}, but group {group} can spare none", w.id));

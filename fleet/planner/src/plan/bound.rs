@@ -1,148 +1,423 @@
-//! What no placement can be below: the linear relaxation of the packing problem.
+//! What no plan can be below, and what room is worth: a linear relaxation of the packing problem and its prices.
 //!
-//! Nodes of a kind are one variable (how many are on, whole or not), workloads that may go to the same kinds are one
-//! demand vector, and every resource flows on its own. What is left out — whole workloads, spread, budgets, margins,
-//! costs of moving — only makes real placements dearer. Power is `idle + least_slope · load`, which lies nowhere above
-//! the curve. Where there are too many kinds, similar ones are merged into one that is better than each.
+//! Nodes of a kind are one variable (how many are on, whole or not), workloads that may go to the same kinds one demand
+//! that may be split. Power is `idle + least_slope · load`, which lies nowhere above the curve. The program says how
+//! many nodes of each kind are worth being on; its prices are found by steps along subgradients towards its value
+//! (Polyak 1969).
+//!
+//! The bound doesn't come from the program but from the prices: whatever these are, watts are at least
+//! `Σ workloads min over kinds (slope · use + price · need) + Σ nodes min(0, idle − price · room)`, workload by workload
+//! and node by node (Lagrange). What stands in the way of powering a node off, or of moving a workload, is counted in:
+//! the gap is what could be won now, not what could be won if there were no rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use microlp::{ComparisonOp, OptimizationDirection, Problem as Lp, Variable};
 
 use super::hold::can_wake;
-use super::problem::{CPU, N, PWork, Problem};
+use super::problem::{CPU, N, PWork, Problem, W};
 use crate::policy::Basis;
 
-/// Most kinds of node in the program.
-const KINDS: usize = 32;
-/// Most kinds of workload in the program.
-const DEMANDS: usize = 60;
-/// Share by which the solver's arithmetic may be off.
-const ROUNDING: f64 = 1e-7;
-
-/// What a unit of each resource is worth, where scarce: for putting workloads in order of size.
-pub(crate) struct Prices(Vec<f64>);
-
-impl Prices {
-    /// Worth of all that the workload needs, in nodes.
-    pub(crate) fn of(&self, work: &PWork<'_>) -> f64 {
-        self.0.iter().zip(&work.need).map(|(price, need)| price * *need as f64).sum()
-    }
-}
-
-/// The bound and what it teaches.
-pub(crate) struct Bound {
-    /// Watts that no placement is below.
-    pub(crate) watts: f64,
-    /// Worth of resources.
-    pub(crate) prices: Prices,
-}
+/// Most kinds of node: sets of them are bits of a number.
+const KINDS: usize = 64;
+/// Kinds of workload in the program from which on they are told apart less finely.
+const DEMANDS: usize = 80;
+/// Steps towards the prices: so many products by workload, but at least some steps and at most many.
+const PRODUCTS: usize = 80;
+const LEAST_PRODUCTS: usize = 60_000;
+const STEPS: (usize, usize) = (100, 2000);
+/// Share by which sums may be off.
+const ROUNDING: f64 = 1e-9;
+/// What leaving demand out costs in the program, as a multiple of the dearest way to serve it.
+const LEFT_OUT: f64 = 20.0;
 
 /// Nodes that are alike.
 #[derive(Clone)]
-struct Kind {
+pub(crate) struct Kind {
     count: f64,
-    room: Vec<f64>,
+    class: usize,
+    pub(crate) room: Vec<f64>,
     /// Watts of being on without workloads, more than of being off.
     on_w: f64,
     /// Watts of a thousandth of a CPU.
-    slope: f64,
+    pub(crate) slope: f64,
     /// Can't be powered off.
     fixed: bool,
-    example: N,
 }
 
-/// Workloads that may go to the same kinds.
-struct DemandOf {
+/// Workloads that may go to the same kinds and need resources in about the same proportion.
+struct Demand {
     need: Vec<f64>,
-    /// Share of the CPU needed that is surely used.
-    used: f64,
-    /// Least of each resource per unit of CPU among its members.
-    tied: Vec<f64>,
-    kinds: Vec<bool>,
+    level: f64,
+    kinds: u64,
+    /// Watts that leaving it out counts for.
+    left_out: f64,
 }
 
-/// Solves the relaxation for all workloads that are not `left_out`.
-pub(crate) fn lower_bound(problem: &Problem<'_>, left_out: &[bool]) -> Bound {
-    let (kinds, constant) = kinds(problem);
-    let demands = demands(problem, &kinds, left_out);
-    let cheapest = kinds.iter().map(|k| k.slope).fold(f64::INFINITY, f64::min);
-    let level: f64 = placed(problem, left_out).map(|w| w.level).sum();
-    let charged: f64 = demands.iter().map(|d| d.need[CPU] * d.used).sum();
-    let rest = if cheapest.is_finite() { (level - charged).max(0.0) * cheapest } else { 0.0 };
-    let fixed: f64 = kinds.iter().filter(|k| k.fixed).map(|k| k.count * k.on_w).sum();
-    let (solved, on) = solve(problem.dims, &kinds, &demands).unwrap_or_else(|| (0.0, vec![1.0; kinds.len()]));
-    let prices = (0..problem.dims)
-        .map(|d| {
-            let need: f64 = demands.iter().map(|k| k.need[d]).sum();
-            let room: f64 = kinds.iter().zip(&on).map(|(k, y)| k.room[d] * y.max(k.count * 1e-6)).sum();
-            let mean =
-                kinds.iter().map(|k| k.room[d] * k.count).sum::<f64>() / kinds.iter().map(|k| k.count).sum::<f64>();
-            // a resource that is half empty where the scarcest is full hardly decides who fits
-            if mean > 0.0 { (need / room.max(1e-9)).min(1.0).powi(4) / mean } else { 0.0 }
-        })
-        .collect();
-    Bound { watts: (constant + fixed + rest + solved * (1.0 - ROUNDING)).max(0.0), prices: Prices(prices) }
+/// Kinds of node, how many of each are worth being on, and what their room is worth.
+pub(crate) struct Market {
+    pub(crate) kinds: Vec<Kind>,
+    /// The kind of each node; `None` if it can't be used.
+    pub(crate) kind_of: Vec<Option<usize>>,
+    /// Nodes of each kind that are on in the relaxation.
+    pub(crate) on: Vec<f64>,
+    /// Watts that a unit of each resource is worth, by kind.
+    prices: Vec<Vec<f64>>,
+    /// Room of each node in the bound: what it has, or what is on it if that is more.
+    single: Vec<Option<Kind>>,
+    constant: f64,
+    /// Use that each workload is charged for at least.
+    charged: Vec<f64>,
+    /// Kinds that each class of workload is admitted to, as bits.
+    admits: Vec<u64>,
+    forecast: bool,
 }
 
-fn placed<'p>(problem: &'p Problem<'_>, left_out: &'p [bool]) -> impl Iterator<Item = &'p PWork<'p>> {
-    problem.work.iter().enumerate().filter(|(w, _)| !left_out.get(*w).copied().unwrap_or(false)).map(|(_, work)| work)
+impl Market {
+    /// Finds kinds and, if `priced`, prices; `held` says which nodes stay on.
+    pub(crate) fn new(problem: &Problem<'_>, held: impl Fn(N) -> bool, priced: bool) -> Self {
+        let (single, charged, constant) = singles(problem, held);
+        let (kinds, kind_of) = kinds(&single);
+        let pairs: BTreeSet<(usize, usize)> =
+            kind_of.iter().zip(&problem.nodes).filter_map(|(k, p)| Some((p.class, (*k)?))).collect();
+        let work_classes = problem.work.iter().map(|w| w.class + 1).max().unwrap_or(0);
+        let mut admits = vec![0; work_classes];
+        for (class, mask) in admits.iter_mut().enumerate() {
+            let open = pairs.iter().filter(|(node_class, _)| problem.class_admits(class, *node_class));
+            *mask = open.fold(0, |mask, (_, k)| mask | 1 << k);
+        }
+        let mut market = Self {
+            prices: vec![vec![0.0; problem.dims]; kinds.len()],
+            on: vec![0.0; kinds.len()],
+            kinds,
+            kind_of,
+            single,
+            constant,
+            charged,
+            admits,
+            forecast: problem.policy.basis == Basis::Forecast,
+        };
+        if !priced {
+            return market;
+        }
+        let demands = market.demands(problem);
+        let (target, on) = market.solve(problem.dims, &demands);
+        market.on = on;
+        market.find_prices(problem.dims, &demands, target);
+        market
+    }
+
+    /// Watts that a workload is charged for on a kind: what it uses, and the worth of the room that it takes.
+    pub(crate) fn cost(&self, problem: &Problem<'_>, w: W, k: usize) -> f64 {
+        let rent: f64 = self.prices[k].iter().zip(&problem.work[w].need).map(|(p, n)| p * *n as f64).sum();
+        self.kinds[k].slope * problem.work[w].level + rent
+    }
+
+    /// Kinds that the workload may be on, as bits.
+    pub(crate) fn allowed(&self, work: &PWork<'_>) -> u64 {
+        let home = work.home.and_then(|n| self.kind_of[n]).map_or(0, |k| 1 << k);
+        if home != 0 && !work.movable {
+            return home;
+        }
+        // with forecasts, what is asked for of CPUs may be more than there is
+        let asked = if self.forecast { CPU + 1 } else { CPU };
+        let fits = |k: &usize| {
+            let room = &self.kinds[*k].room[asked..];
+            work.need[asked..].iter().zip(room).all(|(need, room)| *need == 0 || *need as f64 <= *room)
+        };
+        bits(self.admits[work.class]).filter(fits).fold(home, |mask, k| mask | 1 << k)
+    }
+
+    /// Kinds that the workload may be on with what it is charged there, the cheapest first.
+    pub(crate) fn by_cost(&self, problem: &Problem<'_>, w: W) -> Vec<(f64, usize)> {
+        let mut costs: Vec<(f64, usize)> =
+            bits(self.allowed(&problem.work[w])).map(|k| (self.cost(problem, w, k), k)).collect();
+        costs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        costs
+    }
+
+    /// The resource of a kind whose room is worth most.
+    pub(crate) fn scarcest(&self, k: usize) -> usize {
+        if self.kinds.is_empty() {
+            return CPU;
+        }
+        let worth = |d: usize| self.prices[k][d] * self.kinds[k].room[d];
+        (0..self.prices[k].len()).max_by(|&a, &b| worth(a).total_cmp(&worth(b)).then(b.cmp(&a))).unwrap_or(CPU)
+    }
+
+    /// The least that a workload is charged, over the kinds it may be on.
+    pub(crate) fn worth(&self, problem: &Problem<'_>, w: W) -> f64 {
+        let costs = bits(self.allowed(&problem.work[w])).map(|k| self.cost(problem, w, k));
+        let least = costs.fold(f64::INFINITY, f64::min);
+        if least.is_finite() { least } else { 0.0 }
+    }
+
+    /// Watts that no plan is below that places all workloads but those `left_out`.
+    pub(crate) fn bound(&self, problem: &Problem<'_>, left_out: &[bool]) -> f64 {
+        let forecast = self.forecast;
+        let mut watts = self.constant;
+        for (w, work) in problem.work.iter().enumerate().filter(|(w, _)| !left_out[*w]) {
+            let charged = self.charged[w];
+            let least = bits(self.allowed(work))
+                .map(|k| {
+                    let need = |d: usize| if d == CPU && forecast { charged } else { work.need[d] as f64 };
+                    let rent: f64 = self.prices[k].iter().enumerate().map(|(d, p)| p * need(d)).sum();
+                    self.kinds[k].slope * charged + rent
+                })
+                .fold(f64::INFINITY, f64::min);
+            watts += if least.is_finite() { least } else { 0.0 };
+        }
+        for (node, k) in self.single.iter().zip(&self.kind_of) {
+            let (Some(node), Some(k)) = (node, k) else { continue };
+            let rent: f64 = self.prices[*k].iter().zip(&node.room).map(|(p, r)| p * r).sum();
+            watts += if node.fixed { node.on_w - rent } else { (node.on_w - rent).min(0.0) };
+        }
+        (watts * (1.0 - ROUNDING)).max(0.0)
+    }
+
+    /// What is asked for, in as many sorts as the program can bear.
+    fn demands(&self, problem: &Problem<'_>) -> Vec<Demand> {
+        let mut demands = self.demands_in_bands(problem, 5.0);
+        for grain in [2.5, 1.0, 0.0] {
+            if demands.len() > DEMANDS {
+                demands = self.demands_in_bands(problem, grain);
+            }
+        }
+        for demand in &mut demands {
+            let dear = |k: usize| {
+                let kind = &self.kinds[k];
+                kind.slope * demand.level + share(&demand.need, &kind.room) * kind.on_w
+            };
+            demand.left_out = LEFT_OUT * bits(demand.kinds).map(dear).fold(1.0, f64::max);
+        }
+        demands
+    }
+
+    fn demands_in_bands(&self, problem: &Problem<'_>, grain: f64) -> Vec<Demand> {
+        let forecast = self.forecast;
+        let mut by: BTreeMap<(u64, u32), Demand> = BTreeMap::new();
+        for (w, work) in problem.work.iter().enumerate() {
+            let mask = self.allowed(work);
+            if mask == 0 {
+                continue;
+            }
+            let need = |d: usize| if d == CPU && forecast { self.charged[w] } else { work.need[d] as f64 };
+            // where there is no choice, proportions decide nothing
+            let band = if mask.is_power_of_two() { 0 } else { band(need(CPU), need(CPU + 1), grain) };
+            let empty = || Demand { need: vec![0.0; problem.dims], level: 0.0, kinds: mask, left_out: 0.0 };
+            let known = by.entry((mask, band)).or_insert_with(empty);
+            for d in 0..problem.dims {
+                known.need[d] += need(d);
+            }
+            known.level += self.charged[w];
+        }
+        by.into_values().collect()
+    }
+
+    /// The program's value, without what is drawn anyway, and how many nodes of each kind are on.
+    fn solve(&self, dims: usize, demands: &[Demand]) -> (Option<f64>, Vec<f64>) {
+        let mut lp = Lp::new(OptimizationDirection::Minimize);
+        // those that can't be powered off are no question: their number is a constant
+        let on: Vec<Option<Variable>> =
+            self.kinds.iter().map(|k| (!k.fixed).then(|| lp.add_var(k.on_w, (0.0, k.count)))).collect();
+        let mut filled: Vec<Vec<Vec<(Variable, f64)>>> = vec![vec![Vec::new(); dims]; self.kinds.len()];
+        for demand in demands {
+            let mut shares = Vec::new();
+            for k in bits(demand.kinds) {
+                let watts = self.kinds[k].slope * demand.level;
+                let part = lp.add_var(watts, (0.0, f64::INFINITY));
+                shares.push((part, 1.0));
+                for d in (0..dims).filter(|&d| demand.need[d] > 0.0) {
+                    filled[k][d].push((part, demand.need[d] / self.kinds[k].room[d].max(1e-9)));
+                }
+            }
+            shares.push((lp.add_var(demand.left_out, (0.0, f64::INFINITY)), 1.0));
+            lp.add_constraint(shares, ComparisonOp::Eq, 1.0);
+        }
+        for (k, rows) in filled.into_iter().enumerate() {
+            for mut row in rows.into_iter().filter(|row| !row.is_empty()) {
+                row.extend(on[k].map(|on| (on, -1.0)));
+                let there = if self.kinds[k].fixed { self.kinds[k].count } else { 0.0 };
+                lp.add_constraint(row, ComparisonOp::Le, there);
+            }
+        }
+        match lp.solve() {
+            Ok(solution) if solution.objective() > 0.0 => {
+                let on = on.iter().zip(&self.kinds).map(|(v, k)| v.map_or(k.count, |v| *solution.var_value(v)));
+                (Some(solution.objective()), on.collect())
+            }
+            _ => (None, self.kinds.iter().map(|k| k.count).collect()),
+        }
+    }
+
+    /// Prices under which the relaxation's dual value comes near `target`; if that isn't known, a little above the best
+    /// so far.
+    fn find_prices(&mut self, dims: usize, demands: &[Demand], target: Option<f64>) {
+        // prices are in watts of a whole node's room, so that bytes and thousandths of CPUs are alike
+        let mut prices: Vec<f64> = self
+            .kinds
+            .iter()
+            .flat_map(|k| (0..dims).map(move |d| if d <= CPU + 1 && !k.fixed { k.on_w / 2.0 } else { 0.0 }))
+            .collect();
+        let mut best = (f64::NEG_INFINITY, prices.clone());
+        let (mut slope, mut along) = (vec![0.0; prices.len()], vec![0.0; prices.len()]);
+        let inverse: Vec<f64> =
+            self.kinds.iter().flat_map(|k| k.room.iter().map(|r| if *r > 0.0 { 1.0 / r } else { 0.0 })).collect();
+        let products: usize = demands.iter().map(|d| d.kinds.count_ones() as usize * dims).sum();
+        let steps = (PRODUCTS * self.charged.len()).max(LEAST_PRODUCTS) / products.max(1);
+        for _ in 0..steps.clamp(STEPS.0, STEPS.1) {
+            let value = self.dual(dims, demands, &prices, &inverse, &mut slope);
+            if value > best.0 {
+                best = (value, prices.clone());
+            }
+            let missing = target.unwrap_or(best.0 + best.0.abs() * 0.005 + 1.0) - value;
+            if missing <= 1e-4 * value.abs() {
+                break;
+            }
+            // half of the step before goes on: it swings less from side to side
+            for (a, s) in along.iter_mut().zip(&slope) {
+                *a = 0.5 * *a + s;
+            }
+            let norm: f64 = along.iter().map(|a| a * a).sum();
+            if norm <= 0.0 {
+                break;
+            }
+            for (p, a) in prices.iter_mut().zip(&along) {
+                *p = (*p + missing / norm * a).max(0.0);
+            }
+        }
+        for (k, kind) in self.kinds.iter().enumerate() {
+            for d in 0..dims {
+                self.prices[k][d] = if kind.room[d] > 0.0 { best.1[k * dims + d] / kind.room[d] } else { 0.0 };
+            }
+        }
+    }
+
+    /// The value of prices, and the direction in which it rises.
+    fn dual(&self, dims: usize, demands: &[Demand], prices: &[f64], inverse: &[f64], slope: &mut [f64]) -> f64 {
+        slope.fill(0.0);
+        let mut value = 0.0;
+        for (k, kind) in self.kinds.iter().enumerate() {
+            let at = k * dims..(k + 1) * dims;
+            let rent: f64 = (at.clone()).filter(|i| kind.room[i % dims] > 0.0).map(|i| prices[i]).sum();
+            let net = if kind.fixed { -rent } else { kind.on_w - rent };
+            if kind.fixed || net < 0.0 {
+                value += kind.count * net;
+                for i in at {
+                    slope[i] -= kind.count;
+                }
+            }
+        }
+        let unit: Vec<f64> = prices.iter().zip(inverse).map(|(p, i)| p * i).collect();
+        for demand in demands {
+            let mut least = (f64::INFINITY, 0);
+            for k in bits(demand.kinds) {
+                let rent: f64 = unit[k * dims..(k + 1) * dims].iter().zip(&demand.need).map(|(p, n)| p * n).sum();
+                let cost = self.kinds[k].slope * demand.level + rent;
+                if cost < least.0 {
+                    least = (cost, k);
+                }
+            }
+            // leaving it out costs something, too: prices don't rise without end where there is too little room
+            if least.0 >= demand.left_out {
+                value += demand.left_out;
+                continue;
+            }
+            value += least.0;
+            let at = least.1 * dims;
+            for d in 0..dims {
+                slope[at + d] += demand.need[d] * inverse[at + d];
+            }
+        }
+        value
+    }
 }
 
-/// The kinds of node that may be used, and watts that are drawn whatever is decided.
-fn kinds(problem: &Problem<'_>) -> (Vec<Kind>, f64) {
+/// The places of the bits that are set.
+pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let k = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(k)
+    })
+}
+
+fn share(need: &[f64], room: &[f64]) -> f64 {
+    need.iter().zip(room).map(|(n, r)| if *r > 0.0 { n / r } else { 0.0 }).fold(0.0, f64::max)
+}
+
+/// Every node that may be used as a kind of its own, what each workload is charged for, and the watts that are drawn
+/// whatever is decided.
+fn singles(problem: &Problem<'_>, held: impl Fn(N) -> bool) -> (Vec<Option<Kind>>, Vec<f64>, f64) {
+    let forecast = problem.policy.basis == Basis::Forecast;
+    // a workload that uses more than it asked for is charged for what was set aside: that surely fits
+    let charge = |w: &PWork<'_>| if forecast { w.level } else { w.level.min(w.need[CPU] as f64) };
+    let mut charged: Vec<f64> = problem.work.iter().map(charge).collect();
+    let mut used: Vec<Vec<f64>> = vec![vec![0.0; problem.dims]; problem.nodes.len()];
+    let mut pinned = vec![false; problem.nodes.len()];
+    for (w, work) in problem.work.iter().enumerate() {
+        let Some(n) = work.home else { continue };
+        for (d, sum) in used[n].iter_mut().enumerate() {
+            *sum += if d == CPU && forecast { charged[w] } else { work.need[d] as f64 };
+        }
+        pinned[n] |= !work.movable && !work.work.per_node;
+    }
+    for (w, work) in problem.work.iter().enumerate() {
+        // on a node that has outgrown its CPUs, watts end at full load
+        if let Some(n) = work.home {
+            charged[w] *= (problem.nodes[n].room[CPU] as f64 / used[n][CPU].max(1e-9)).min(1.0);
+        }
+    }
     let mut constant = 0.0;
     let mut single = Vec::new();
     for (n, p) in problem.nodes.iter().enumerate() {
         if !p.lit && !can_wake(problem, n) {
             constant += p.node.off_watts;
+            single.push(None);
             continue;
         }
-        constant += if p.node.switchable { p.node.off_watts } else { 0.0 };
+        let fixed = p.lit && (pinned[n] || held(n));
+        let off = if fixed { 0.0 } else { p.node.off_watts };
+        constant += off;
         let slope = p.node.curve.least_slope() / p.node.capacity.cpu_milli.max(1) as f64;
-        let base = p.node.curve.idle() + slope * p.node.reserved_use_milli as f64;
-        let off = if p.node.switchable { p.node.off_watts } else { 0.0 };
-        single.push((
-            p.class,
-            Kind {
-                count: 1.0,
-                room: p.room.iter().map(|r| *r as f64).collect(),
-                on_w: (base - off).max(0.0),
-                slope,
-                fixed: !p.node.switchable,
-                example: n,
-            },
-        ));
+        let base = p.node.curve.idle() + slope * p.node.reserved_use_milli.min(p.node.reserved.cpu_milli) as f64;
+        let room = p.room.iter().zip(&used[n]).map(|(r, u)| (*r as f64).max(*u)).collect();
+        single.push(Some(Kind { count: 1.0, class: p.class, room, on_w: (base - off).max(0.0), slope, fixed }));
     }
-    for grain in [0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 100.0] {
-        let merged = merge(&single, grain);
-        if merged.len() <= KINDS || grain >= 100.0 {
-            return (merged, constant);
-        }
-    }
-    (Vec::new(), constant)
+    (single, charged, constant)
 }
 
-/// Merges nodes whose figures are the same but for a factor of `exp(grain)`.
-fn merge(single: &[(usize, Kind)], grain: f64) -> Vec<Kind> {
-    let mut buckets: BTreeMap<(usize, bool, Vec<i64>), Kind> = BTreeMap::new();
-    for (class, kind) in single {
-        let figures = kind.room.iter().copied().chain([kind.on_w, kind.slope * 1e6]);
-        let key = figures.map(|v| bucket(v, grain)).collect();
-        buckets
-            .entry((*class, kind.fixed, key))
-            .and_modify(|k| {
-                k.count += 1.0;
-                for (a, b) in k.room.iter_mut().zip(&kind.room) {
-                    *a = a.max(*b);
-                }
-                // what can't be powered off is paid for in full: means, not minima
-                k.on_w = if k.fixed { k.on_w + (kind.on_w - k.on_w) / k.count } else { k.on_w.min(kind.on_w) };
-                k.slope = k.slope.min(kind.slope);
-            })
-            .or_insert_with(|| kind.clone());
+/// Merges nodes that are alike, or nearly, if there are too many kinds.
+fn kinds(single: &[Option<Kind>]) -> (Vec<Kind>, Vec<Option<usize>>) {
+    let grains = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 100.0];
+    for grain in grains {
+        let mut known: BTreeMap<(usize, bool, Vec<i64>), usize> = BTreeMap::new();
+        let mut kinds: Vec<Kind> = Vec::new();
+        let kind_of = single.iter().map(|kind| {
+            let kind = kind.as_ref()?;
+            let figures = kind.room.iter().copied().chain([kind.on_w, kind.slope * 1e6]);
+            // beyond the coarsest grain, classes are merged, too
+            let class = if grain >= 100.0 { 0 } else { kind.class };
+            let key = (class, kind.fixed, figures.map(|v| bucket(v, grain)).collect());
+            let k = *known.entry(key).or_insert_with(|| {
+                kinds.push(Kind { count: 0.0, ..kind.clone() });
+                kinds.len() - 1
+            });
+            let all = &mut kinds[k];
+            all.count += 1.0;
+            for (a, b) in all.room.iter_mut().zip(&kind.room) {
+                *a = a.max(*b);
+            }
+            all.on_w += (kind.on_w - all.on_w) / all.count;
+            all.slope = all.slope.min(kind.slope);
+            Some(k)
+        });
+        let kind_of: Vec<Option<usize>> = kind_of.collect();
+        if kinds.len() <= KINDS || grain >= 100.0 {
+            return (kinds, kind_of);
+        }
     }
-    buckets.into_values().collect()
+    (Vec::new(), vec![None; single.len()])
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "only equality matters")]
@@ -150,121 +425,13 @@ fn bucket(v: f64, grain: f64) -> i64 {
     if grain <= 0.0 { v.to_bits().cast_signed() } else { ((v + 1e-9).ln() / grain).floor() as i64 }
 }
 
-/// The band of a workload: memory per CPU in steps of a fifth; workloads without CPU are in one of their own.
-fn band(cpu: f64, memory: f64) -> u32 {
+/// The band of a workload: memory per CPU, with `grain` steps where it grows by e; workloads without CPU are in one of
+/// their own.
+fn band(cpu: f64, memory: f64, grain: f64) -> u32 {
     if cpu <= 0.0 {
         return u32::MAX;
     }
     #[allow(clippy::cast_possible_truncation, reason = "a few dozen bands")]
-    let step = ((memory / cpu + 1.0).ln() * 5.0) as u32;
+    let step = ((memory / cpu + 1.0).ln() * grain) as u32;
     step
-}
-
-fn demands(problem: &Problem<'_>, kinds: &[Kind], left_out: &[bool]) -> Vec<DemandOf> {
-    let forecast = problem.policy.basis == Basis::Forecast;
-    let mut by_kinds: BTreeMap<(Vec<bool>, u32), DemandOf> = BTreeMap::new();
-    let mut admits: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
-    for (w, work) in problem.work.iter().enumerate() {
-        if left_out.get(w).copied().unwrap_or(false) {
-            continue;
-        }
-        let allowed = admits.entry(work.class).or_insert_with(|| {
-            kinds.iter().map(|k| problem.class_admits(work.class, problem.nodes[k.example].class)).collect()
-        });
-        let need = |d: usize| if d == CPU && forecast { work.level } else { work.need[d] as f64 };
-        let known = by_kinds.entry((allowed.clone(), band(need(CPU), need(CPU + 1)))).or_insert_with(|| DemandOf {
-            need: vec![0.0; problem.dims],
-            used: 1.0,
-            tied: vec![f64::INFINITY; problem.dims],
-            kinds: allowed.clone(),
-        });
-        for d in 0..problem.dims {
-            known.need[d] += need(d);
-            if need(CPU) > 0.0 {
-                known.tied[d] = known.tied[d].min(need(d) / need(CPU));
-            }
-        }
-        if !forecast && work.need[CPU] > 0 {
-            known.used = known.used.min(work.level / work.need[CPU] as f64);
-        }
-    }
-    let mut demands: Vec<DemandOf> = by_kinds.into_values().collect();
-    demands.sort_by(|a, b| b.need[CPU].total_cmp(&a.need[CPU]));
-    while demands.len() > DEMANDS {
-        let (Some(small), Some(next)) = (demands.pop(), demands.last_mut()) else { break };
-        for (a, b) in next.need.iter_mut().zip(&small.need) {
-            *a += b;
-        }
-        next.used = next.used.min(small.used);
-        for (a, b) in next.tied.iter_mut().zip(&small.tied) {
-            *a = a.min(*b);
-        }
-        for (a, b) in next.kinds.iter_mut().zip(&small.kinds) {
-            *a |= b;
-        }
-    }
-    demands
-}
-
-/// Least watts above those that are drawn anyway, and how many of each kind are on for it; `None` if the solver gives
-/// up, which it does where the demand doesn't fit.
-fn solve(dims: usize, kinds: &[Kind], demands: &[DemandOf]) -> Option<(f64, Vec<f64>)> {
-    let mut lp = Lp::new(OptimizationDirection::Minimize);
-    // amounts are scaled to nodes, so that bytes and thousandths of CPUs don't meet in one matrix
-    let scale: Vec<f64> = (0..dims).map(|d| kinds.iter().map(|k| k.room[d]).fold(0.0, f64::max).max(1e-9)).collect();
-    let on: Vec<Variable> = kinds
-        .iter()
-        .map(|k| lp.add_var(if k.fixed { 0.0 } else { k.on_w }, (if k.fixed { k.count } else { 0.0 }, k.count)))
-        .collect();
-    let mut filled: Vec<Vec<Vec<(Variable, f64)>>> = vec![vec![Vec::new(); dims]; kinds.len()];
-    for demand in demands {
-        let may = |k: usize, d: usize| demand.kinds[k] && kinds[k].room[d] > 0.0;
-        let mut carried = vec![0.0; dims];
-        if demand.need[CPU] > 0.0 {
-            let mut flows = Vec::new();
-            for k in (0..kinds.len()).filter(|&k| (0..dims).all(|d| may(k, d) || tied(demand, d) == 0.0)) {
-                let flow = lp.add_var(kinds[k].slope * demand.used * scale[CPU], (0.0, f64::INFINITY));
-                flows.push((flow, 1.0));
-                for d in 0..dims {
-                    let along = if d == CPU { 1.0 } else { tied(demand, d) * scale[CPU] / scale[d] };
-                    if along > 0.0 {
-                        filled[k][d].push((flow, along));
-                    }
-                }
-            }
-            lp.add_constraint(flows, ComparisonOp::Ge, demand.need[CPU] / scale[CPU] * (1.0 - 1e-9));
-            for (d, c) in carried.iter_mut().enumerate() {
-                *c = if d == CPU { demand.need[CPU] } else { tied(demand, d) * demand.need[CPU] };
-            }
-        }
-        for d in 0..dims {
-            let rest = demand.need[d] - carried[d];
-            if rest <= demand.need[d] * 1e-9 {
-                continue;
-            }
-            let mut flows = Vec::new();
-            for k in (0..kinds.len()).filter(|&k| may(k, d)) {
-                let flow = lp.add_var(0.0, (0.0, f64::INFINITY));
-                flows.push((flow, 1.0));
-                filled[k][d].push((flow, 1.0));
-            }
-            lp.add_constraint(flows, ComparisonOp::Ge, rest / scale[d] * (1.0 - 1e-9));
-        }
-    }
-    for (k, kind) in kinds.iter().enumerate() {
-        for d in 0..dims {
-            if !filled[k][d].is_empty() {
-                let mut row = std::mem::take(&mut filled[k][d]);
-                row.push((on[k], -kind.room[d] / scale[d]));
-                lp.add_constraint(row, ComparisonOp::Le, 0.0);
-            }
-        }
-    }
-    let solution = lp.solve().ok()?;
-    let on_counts = on.iter().map(|&v| *solution.var_value(v)).collect();
-    Some((solution.objective(), on_counts))
-}
-
-fn tied(demand: &DemandOf, d: usize) -> f64 {
-    if demand.tied[d].is_finite() { demand.tied[d] } else { 0.0 }
 }

@@ -9,22 +9,22 @@ use super::{Drained, Move, Planner, Step};
 const TOLD: usize = 200;
 
 impl Planner<'_, '_> {
-    /// Empties nodes, the cheapest to empty first, until a whole round has emptied none.
-    pub(crate) fn drain(&mut self) {
-        if !self.woken.is_empty() {
-            self.cancel_wakes();
-        }
-        let woken_pools: Vec<&str> = self.woken.iter().map(|&n| self.problem.nodes[n].node.pool.as_str()).collect();
+    /// Nodes of pools of which some are woken stay on.
+    pub(crate) fn hold_pools(&mut self) {
+        let pools: Vec<&str> = self.woken.iter().map(|&n| self.problem.nodes[n].node.pool.as_str()).collect();
         for n in 0..self.problem.nodes.len() {
             let pool = self.problem.nodes[n].node.pool.as_str();
-            if self.holds[n].is_none() && woken_pools.contains(&pool) {
+            if self.holds[n].is_none() && pools.contains(&pool) {
                 self.holds[n] = Some(Hold::JustWoken { left_s: self.problem.policy.sleep_after_s });
             }
-            // said once: later rounds know no more
             if let (Some(hold), true, None) = (&self.holds[n], self.pack.lit[n], &self.verdicts[n]) {
                 self.verdicts[n] = Some(Verdict::Held { by: hold.clone() });
             }
         }
+    }
+
+    /// Empties nodes, the cheapest to empty first, until a whole round has emptied none.
+    pub(crate) fn drain(&mut self) {
         loop {
             let mut order: Vec<(f64, N)> = (0..self.problem.nodes.len())
                 .filter(|&n| self.holds[n].is_none() && self.pack.open[n])
@@ -142,13 +142,19 @@ impl Planner<'_, '_> {
         Verdict::PowersOff { moves: count, idle_w: saves, dynamic_w, cost_j }
     }
 
-    /// Whether a workload that found no place would fit on the node now.
+    /// Whether the node, empty as it is now, is just what a workload needs that found no place, or one that would have
+    /// to leave an overloaded node.
     fn is_wanted(&mut self, n: N) -> bool {
         let z = self.pack.margins.fit;
         self.pack.open[n] = true;
-        let wanted = self.waiting.iter().any(|&w| self.pack.place[w].is_none() && self.pack.judge(w, n, z).is_ok());
+        let fits = |p: &Self, w: W| p.pack.judge(w, n, z).is_ok();
+        let waits = self.waiting.iter().any(|&w| self.pack.place[w].is_none() && fits(self, w));
+        let leaves = |p: &Self, w: W| {
+            p.problem.work[w].movable && !p.pack.touched[w] && p.budget_used_up(w).is_none() && fits(p, w)
+        };
+        let hot = self.hot.iter().any(|&h| self.pack.loads[h].on.iter().any(|&w| leaves(self, w)));
         self.pack.open[n] = false;
-        wanted
+        waits || hot
     }
 
     fn snapshot(&self, n: N) -> Load {

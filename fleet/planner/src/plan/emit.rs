@@ -5,28 +5,128 @@ use std::collections::BTreeMap;
 use ebbtide_proto::WorkloadId;
 
 use super::action::{Action, Do, Plan, Undo};
-use super::bound::lower_bound;
+use super::bound::Market;
+use super::facts::FN;
 use super::hold::can_wake;
-use super::problem::{N, W};
-use super::reason::{Reason, Verdict};
+use super::problem::{N, Problem, W};
+use super::reason::{Reason, RuledOut, Verdict};
 use super::{Drained, Move, Planner, Step};
 
 /// Share of boots that a deadline allows for.
 const BOOT_QUANTILE: f64 = 0.99;
 /// Seconds that a move is given beside what it should take.
 const MOVE_GRACE_S: f64 = 300.0;
+/// Most workloads of which a plan says why they wait.
+const WAITING_TOLD: usize = 1000;
 
-/// Actions so far, and what later ones depend on.
-#[derive(Default)]
-struct Emitted {
+/// A plan so far, round by round.
+pub(crate) struct Draft {
     actions: Vec<Action>,
     /// The action that wakes a node, and seconds until it is up.
-    wakes: BTreeMap<N, (u32, f64)>,
-    /// Moves of each group so far: only so many may be under way at once.
+    wakes: BTreeMap<FN, (u32, f64)>,
+    /// Moves off each node.
+    left: Vec<Vec<u32>>,
+    /// Moves of each group: only so many may be under way at once.
     groups: BTreeMap<String, Vec<u32>>,
+    /// Members of each group that waited and are placed.
+    placed: BTreeMap<String, Vec<u32>>,
+    verdicts: Vec<Option<Verdict>>,
+    /// What found no place so far, and what ruled all nodes out.
+    unplaced: Vec<(WorkloadId, Vec<RuledOut>)>,
+    before_w: f64,
+    after_w: f64,
+    cost_j: f64,
+    cut_short: bool,
 }
 
-impl Emitted {
+impl Draft {
+    /// Nothing to do for so many nodes that draw so many watts.
+    pub(crate) fn new(nodes: usize, watts: f64) -> Self {
+        Self {
+            actions: Vec::new(),
+            wakes: BTreeMap::new(),
+            left: vec![Vec::new(); nodes],
+            groups: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            verdicts: vec![None; nodes],
+            unplaced: Vec::new(),
+            before_w: watts,
+            after_w: watts,
+            cost_j: 0.0,
+            cut_short: false,
+        }
+    }
+
+    /// Takes in what a round decided. `first` is the problem as it was before any round.
+    pub(crate) fn take(&mut self, first: &Problem<'_>, mut planner: Planner<'_, '_>) -> Market {
+        let mut levels: BTreeMap<N, f64> = BTreeMap::new();
+        for step in std::mem::take(&mut planner.steps) {
+            match step {
+                Step::Wake(n) => self.wake(&planner, n),
+                Step::Place(w, to) => self.place(&planner, &mut levels, w, to),
+                Step::Move(m) => {
+                    self.carry(first, planner.problem, m, None);
+                }
+                Step::Empty(drained) => self.empty(first, planner.problem, drained),
+            }
+        }
+        for (n, verdict) in planner.verdicts.iter_mut().enumerate() {
+            let known = &mut self.verdicts[planner.problem.nodes[n].fact];
+            // what a later round holds against a node comes of what an earlier one did
+            let acts = matches!(
+                verdict,
+                Some(Verdict::PowersOff { .. } | Verdict::PowersOn { .. } | Verdict::Relieved { .. })
+            );
+            if known.is_none() || acts {
+                *known = verdict.take();
+            }
+        }
+        let waits = planner.waiting.iter().filter(|&&w| planner.pack.place[w].is_none());
+        let told = waits.enumerate().map(|(i, &w)| {
+            let ruled_out = if i < WAITING_TOLD { planner.ruled_out(w, planner.pack.margins.fit) } else { Vec::new() };
+            (planner.problem.work[w].work.id.clone(), ruled_out)
+        });
+        self.unplaced = told.collect();
+        self.after_w = planner.pack.total_watts();
+        self.cut_short |= planner.pack.effort == 0;
+        planner.market
+    }
+
+    /// The plan; `market` is that of the problem as it was before any round.
+    pub(crate) fn finish(mut self, first: &Problem<'_>, market: Option<&Market>) -> Plan {
+        self.unplaced.sort_by(|a, b| a.0.cmp(&b.0));
+        let left_out: Vec<bool> =
+            first.work.iter().map(|w| self.unplaced.binary_search_by(|(id, _)| id.cmp(&w.work.id)).is_ok()).collect();
+        let mut reasons = Vec::new();
+        for (n, p) in first.nodes.iter().enumerate() {
+            let verdict = match self.verdicts[p.fact].take() {
+                Some(verdict) => verdict,
+                None if can_wake(first, n) => Verdict::NotNeeded,
+                None => continue,
+            };
+            reasons.push(Reason::Node { node: p.node.id.clone(), verdict });
+        }
+        let unplaced: Vec<WorkloadId> = self.unplaced.iter().map(|(id, _)| id.clone()).collect();
+        let waits = self.unplaced.into_iter().take(WAITING_TOLD);
+        reasons.extend(
+            waits.map(|(workload, ruled_out)| Reason::Workload { workload, verdict: Verdict::Waits { ruled_out } }),
+        );
+        Plan {
+            inputs: String::new(),
+            at: first.now,
+            actions: self.actions,
+            nodes: first.nodes.len(),
+            before_w: self.before_w,
+            after_w: self.after_w,
+            // the bound is for the same work as the plan
+            bound_w: market.map_or(0.0, |m| m.bound(first, &left_out)),
+            cost_j: self.cost_j,
+            unplaced,
+            reasons,
+            cut_short: self.cut_short,
+        }
+    }
+
     fn push(&mut self, what: Do, needs: Vec<u32>, deadline_s: f64, watts: f64, undo: Undo) -> u32 {
         let id = u32::try_from(self.actions.len() + 1).unwrap_or(u32::MAX);
         #[allow(clippy::cast_possible_truncation, reason = "seconds of a plan")]
@@ -34,166 +134,90 @@ impl Emitted {
         self.actions.push(Action { id, what, needs, deadline_s, watts, undo });
         id
     }
-}
 
-impl Planner<'_, '_> {
-    /// The plan.
-    pub(crate) fn finish(mut self, before_w: f64, bound_w: f64) -> Plan {
-        let mut out = Emitted::default();
-        let mut cost_j = 0.0;
-        self.woken.sort_unstable();
-        for &n in &self.woken {
-            let node = self.problem.nodes[n].node;
-            let boot_s = node.boot.seconds(BOOT_QUANTILE);
-            let watts = node.curve.idle() - node.off_watts;
-            let id = out.push(
-                Do::PowerOn { node: node.id.clone() },
-                Vec::new(),
-                boot_s + MOVE_GRACE_S,
-                watts,
-                Undo::PowerOff,
-            );
-            out.wakes.insert(n, (id, boot_s));
-            cost_j += node.boot.joules();
-        }
-        for m in std::mem::take(&mut self.relief) {
-            self.emit_move(&mut out, m, None);
-            cost_j += self.problem.work[m.w].work.migration.energy_j();
-        }
-        let early: Vec<W> = self.waiting.iter().copied().filter(|w| !self.late.contains(w)).collect();
-        let unplaced = self.emit_places(&mut out, &early);
-        for step in std::mem::take(&mut self.steps) {
-            cost_j += match step {
-                Step::Empty(drained) => self.emit_emptying(&mut out, drained),
-                Step::Better(m) => {
-                    self.emit_move(&mut out, m, None);
-                    self.problem.work[m.w].work.migration.energy_j()
-                }
-            };
-        }
-        self.emit_places(&mut out, &self.late);
-        let after_w = self.pack.total_watts();
-        let mut left_out = vec![false; self.problem.work.len()];
-        for &w in self.waiting.iter().filter(|&&w| self.pack.place[w].is_none()) {
-            left_out[w] = true;
-        }
-        // the bound is for the same work as the plan
-        let bound_w = if unplaced.is_empty() { bound_w } else { lower_bound(self.problem, &left_out).watts };
-        Plan {
-            inputs: String::new(),
-            at: self.problem.now,
-            actions: out.actions,
-            nodes: self.problem.nodes.len(),
-            before_w,
-            after_w,
-            bound_w,
-            cost_j,
-            reasons: self.reasons(),
-            unplaced,
-            cut_short: self.pack.effort == 0,
+    fn wake(&mut self, planner: &Planner<'_, '_>, n: N) {
+        let p = &planner.problem.nodes[n];
+        let boot_s = p.node.boot.seconds(BOOT_QUANTILE);
+        let watts = p.node.curve.idle() - p.node.off_watts;
+        let what = Do::PowerOn { node: p.node.id.clone() };
+        let id = self.push(what, Vec::new(), boot_s + MOVE_GRACE_S, watts, Undo::PowerOff);
+        self.wakes.insert(p.fact, (id, boot_s));
+        self.cost_j += p.node.boot.joules();
+    }
+
+    /// Places what waits. `levels` are of nodes before what is placed on them in this round.
+    fn place(&mut self, planner: &Planner<'_, '_>, levels: &mut BTreeMap<N, f64>, w: W, to: N) {
+        let (work, p) = (&planner.problem.work[w], &planner.problem.nodes[to]);
+        let mut needs = Vec::new();
+        let deadline = MOVE_GRACE_S + self.arrive(p.fact, &mut needs);
+        let load = &planner.pack.loads[to];
+        let comes = |w: &&W| planner.problem.work[**w].home.is_none();
+        let come = || load.on.iter().filter(comes).map(|&w| planner.problem.work[w].level).sum::<f64>();
+        let already = levels.entry(to).or_insert_with(|| load.level - come());
+        let before = p.node.watts(*already);
+        *already += work.level;
+        let watts = p.node.watts(*already) - before;
+        let what = Do::Place { workload: work.work.id.clone(), to: p.node.id.clone() };
+        let id = self.push(what, needs, deadline, watts, Undo::Nothing);
+        if let Some(group) = &work.work.group {
+            self.placed.entry(group.clone()).or_default().push(id);
         }
     }
 
-    /// Closes a node, moves everything off it and powers it off; returns what that costs in joules.
-    fn emit_emptying(&self, out: &mut Emitted, drained: Drained) -> f64 {
-        let node = self.problem.nodes[drained.n].node;
-        let cordon = out.push(Do::Cordon { node: node.id.clone() }, Vec::new(), MOVE_GRACE_S, 0.0, Undo::Uncordon);
-        // moves off it that were decided before have to be over, too
-        let earlier =
-            out.actions.iter().filter(|a| matches!(&a.what, Do::Move { from, .. } if *from == node.id)).map(|a| a.id);
-        let mut needs: Vec<u32> = earlier.chain([cordon]).collect();
-        let (mut longest, mut cost_j) = (0.0, node.boot.joules());
+    /// Closes a node, moves everything off it and powers it off.
+    fn empty(&mut self, first: &Problem<'_>, problem: &Problem<'_>, drained: Drained) {
+        let p = &problem.nodes[drained.n];
+        let cordon = self.push(Do::Cordon { node: p.node.id.clone() }, Vec::new(), MOVE_GRACE_S, 0.0, Undo::Uncordon);
+        let mut longest = 0.0;
+        self.cost_j += p.node.boot.joules();
         for m in drained.moves {
-            let migration = &self.problem.work[m.w].work.migration;
-            longest += migration.seconds;
-            cost_j += migration.energy_j();
-            needs.push(self.emit_move(out, m, Some(cordon)));
+            longest += problem.work[m.w].work.migration.seconds;
+            self.carry(first, problem, m, Some(cordon));
         }
-        let deadline = longest + node.boot.shutdown_s + MOVE_GRACE_S;
-        out.push(Do::PowerOff { node: node.id.clone() }, needs, deadline, drained.off_w, Undo::PowerOn);
-        cost_j
+        // moves off it that were decided before have to be over, too
+        let mut needs = self.left[p.fact].clone();
+        needs.push(cordon);
+        needs.sort_unstable();
+        let deadline = longest + p.node.boot.shutdown_s + MOVE_GRACE_S;
+        self.push(Do::PowerOff { node: p.node.id.clone() }, needs, deadline, drained.off_w, Undo::PowerOn);
     }
 
-    fn emit_move(&self, out: &mut Emitted, m: Move, cordon: Option<u32>) -> u32 {
-        let work = &self.problem.work[m.w];
-        let node = |n: N| self.problem.nodes[n].node.id.clone();
+    /// Moves a workload.
+    fn carry(&mut self, first: &Problem<'_>, problem: &Problem<'_>, m: Move, cordon: Option<u32>) {
+        let work = problem.work[m.w].work;
+        let (from, to) = (&problem.nodes[m.from], &problem.nodes[m.to]);
         let mut needs: Vec<u32> = cordon.into_iter().collect();
-        let mut deadline = work.work.migration.seconds + MOVE_GRACE_S;
-        if let Some(&(wake, boot_s)) = out.wakes.get(&m.to) {
-            needs.push(wake);
-            deadline += boot_s;
-        }
-        if let Some(group) = &work.work.group {
-            let allowed = self.problem.state.budgets.get(group).copied().unwrap_or(1);
-            let away = self.problem.away.get(group.as_str()).copied().unwrap_or(0);
-            let under_way = (allowed.saturating_sub(away)).max(1) as usize;
-            let before = out.groups.entry(group.clone()).or_default();
-            if let Some(&earlier) = before.len().checked_sub(under_way).and_then(|i| before.get(i)) {
-                needs.push(earlier);
+        let deadline = work.migration.seconds + MOVE_GRACE_S + self.arrive(to.fact, &mut needs);
+        if let Some(group) = &work.group {
+            let allowed = problem.state.budgets.get(group).copied().unwrap_or(1);
+            let away = first.away.get(group.as_str()).copied().unwrap_or(0);
+            let mut spare = allowed.saturating_sub(away);
+            if spare == 0 {
+                // none could leave before those that waited are there
+                let there = self.placed.get(group).map_or(&[][..], Vec::as_slice);
+                needs.extend_from_slice(there);
+                spare = allowed.saturating_sub(away.saturating_sub(u32::try_from(there.len()).unwrap_or(u32::MAX)));
             }
+            let before = self.groups.get(group).map_or(&[][..], Vec::as_slice);
+            needs.extend(before.len().checked_sub(spare.max(1) as usize).and_then(|i| before.get(i)));
         }
-        let what = Do::Move { workload: work.work.id.clone(), from: node(m.from), to: node(m.to) };
-        let id = out.push(what, needs, deadline, m.watts, Undo::Nothing);
-        if let Some(group) = &work.work.group {
-            out.groups.entry(group.clone()).or_default().push(id);
+        needs.sort_unstable();
+        needs.dedup();
+        let what = Do::Move { workload: work.id.clone(), from: from.node.id.clone(), to: to.node.id.clone() };
+        let id = self.push(what, needs, deadline, m.watts, Undo::Nothing);
+        self.left[from.fact].push(id);
+        self.cost_j += work.migration.energy_j();
+        if let Some(group) = &work.group {
+            self.groups.entry(group.clone()).or_default().push(id);
         }
-        id
     }
 
-    /// Places what waits; returns what found no place.
-    fn emit_places(&self, out: &mut Emitted, whom: &[W]) -> Vec<WorkloadId> {
-        let mut unplaced = Vec::new();
-        let mut level: BTreeMap<N, f64> = BTreeMap::new();
-        for &w in whom {
-            let work = &self.problem.work[w];
-            let Some(n) = self.pack.place[w] else {
-                unplaced.push(work.work.id.clone());
-                continue;
-            };
-            let node = self.problem.nodes[n].node;
-            // room that others leave has to be left first
-            let left = |a: &&Action| matches!(&a.what, Do::Move { from, .. } if *from == node.id);
-            let mut needs: Vec<u32> = out.actions.iter().filter(left).map(|a| a.id).collect();
-            let mut deadline = MOVE_GRACE_S;
-            if let Some(&(wake, boot_s)) = out.wakes.get(&n) {
-                needs.push(wake);
-                deadline += boot_s;
-            }
-            let waiting_here = |&w: &W| self.problem.work[w].home.is_none();
-            let come: f64 =
-                self.pack.loads[n].on.iter().filter(|w| waiting_here(w)).map(|&w| self.problem.work[w].level).sum();
-            let already = level.entry(n).or_insert(self.pack.loads[n].level - come);
-            let before = node.watts(*already);
-            *already += work.level;
-            let watts = node.watts(*already) - before;
-            out.push(
-                Do::Place { workload: work.work.id.clone(), to: node.id.clone() },
-                needs,
-                deadline,
-                watts,
-                Undo::Nothing,
-            );
-        }
-        unplaced
-    }
-
-    fn reasons(&mut self) -> Vec<Reason> {
-        let mut reasons = Vec::new();
-        for n in 0..self.problem.nodes.len() {
-            let verdict = match self.verdicts[n].take() {
-                Some(verdict) => verdict,
-                None if !self.pack.lit[n] && can_wake(self.problem, n) => Verdict::NotNeeded,
-                None => continue,
-            };
-            reasons.push(Reason::Node { node: self.problem.nodes[n].node.id.clone(), verdict });
-        }
-        for &w in self.waiting.iter().filter(|&&w| self.pack.place[w].is_none()).take(1000) {
-            let ruled_out = self.ruled_out(w, self.pack.margins.fit);
-            reasons.push(Reason::Workload {
-                workload: self.problem.work[w].work.id.clone(),
-                verdict: Verdict::Waits { ruled_out },
-            });
-        }
-        reasons
+    /// What has to happen before anything comes to a node: it is woken, and room that others leave is left. Returns
+    /// seconds that a wake takes.
+    fn arrive(&self, to: FN, needs: &mut Vec<u32>) -> f64 {
+        needs.extend_from_slice(&self.left[to]);
+        let Some(&(wake, boot_s)) = self.wakes.get(&to) else { return 0.0 };
+        needs.push(wake);
+        boot_s
     }
 }

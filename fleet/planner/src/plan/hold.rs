@@ -2,34 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use super::problem::{N, Problem, fresh};
+use super::facts::Facts;
+use super::problem::{N, Problem};
 use super::reason::Hold;
 use crate::state::Time;
-use crate::state::node::{Node, PowerState};
-
-/// Milliseconds of a day.
-const DAY_MS: u64 = 86_400_000;
+use crate::state::node::PowerState;
 
 /// Why each node can't be powered off; `None` if it can.
-pub(crate) fn against_off(problem: &Problem<'_>) -> Vec<Option<Hold>> {
+pub(crate) fn against_off(problem: &Problem<'_>, facts: &Facts<'_>) -> Vec<Option<Hold>> {
     let mut wakes: BTreeMap<&str, Time> = BTreeMap::new();
     for p in &problem.nodes {
-        if matches!(p.node.power, PowerState::On | PowerState::TurningOn)
-            && let Some(&at) = p.node.switched.last()
+        if matches!(facts.nodes[p.fact].power, PowerState::On | PowerState::TurningOn)
+            && let Some(at) = facts.last_switched(p.fact)
         {
             let last = wakes.entry(&p.node.pool).or_default();
             *last = at.max(*last);
         }
     }
-    (0..problem.nodes.len()).map(|n| hold(problem, n, &wakes)).collect()
+    (0..problem.nodes.len()).map(|n| hold(problem, facts, n, &wakes)).collect()
 }
 
-fn hold(problem: &Problem<'_>, n: N, wakes: &BTreeMap<&str, Time>) -> Option<Hold> {
-    let (node, policy, now) = (problem.nodes[n].node, problem.policy, problem.now);
-    if node.power != PowerState::On {
+fn hold(problem: &Problem<'_>, facts: &Facts<'_>, n: N, wakes: &BTreeMap<&str, Time>) -> Option<Hold> {
+    let (node, fact, policy, now) = (problem.nodes[n].node, problem.nodes[n].fact, problem.policy, problem.now);
+    if facts.nodes[fact].power != PowerState::On {
         return Some(Hold::NotOn);
     }
-    if !fresh(node, policy, now) {
+    if !facts.fresh(fact) {
         return Some(Hold::Silent { seconds: seconds(now.since(node.heard)) });
     }
     if !node.switchable {
@@ -44,24 +42,23 @@ fn hold(problem: &Problem<'_>, n: N, wakes: &BTreeMap<&str, Time>) -> Option<Hol
     if let Some(lock) = policy.interlocks.iter().find(|lock| lock.keep.is_none() && lock.nodes.matches(node)) {
         return Some(Hold::Interlock { name: lock.name.clone() });
     }
-    if let Some(left_s) = left(policy.min_on_s, now, node.since) {
+    if let Some(left_s) = left(policy.min_on_s, now, facts.since(fact)) {
         return Some(Hold::MinOn { left_s });
     }
     let last_wake = wakes.get(node.pool.as_str()).copied();
     if let Some(left_s) = last_wake.and_then(|at| left(policy.sleep_after_s, now, at)) {
         return Some(Hold::JustWoken { left_s });
     }
-    (switched_today(node, now) >= policy.switches_per_day as usize).then_some(Hold::SwitchBudget)
+    if facts.nodes.iter().any(|f| f.switched && f.power == PowerState::On && f.node.pool == node.pool) {
+        return Some(Hold::JustWoken { left_s: policy.sleep_after_s });
+    }
+    (facts.switched_today(fact) >= policy.switches_per_day as usize).then_some(Hold::SwitchBudget)
 }
 
 /// Whether a node that is off may be powered on. Waiting work overrules the minimum off time.
 pub(crate) fn can_wake(problem: &Problem<'_>, n: N) -> bool {
-    let node = problem.nodes[n].node;
-    node.power == PowerState::Off && node.switchable && !node.cordoned
-}
-
-fn switched_today(node: &Node, now: Time) -> usize {
-    node.switched.iter().filter(|t| t.ms().saturating_add(DAY_MS) > now.ms()).count()
+    let p = &problem.nodes[n];
+    !p.lit && p.node.switchable && !p.node.cordoned
 }
 
 /// Seconds left of `least` since `start`; `None` if it is over.

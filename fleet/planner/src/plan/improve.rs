@@ -2,17 +2,24 @@
 
 use super::problem::{N, W};
 use super::{Planner, Step};
+use crate::policy::Basis;
 
 impl Planner<'_, '_> {
-    /// Moves workloads off nodes that stay on but do their work dearly, the dearest first.
-    pub(crate) fn improve(&mut self) {
+    /// Moves workloads off nodes that stay on but do their work dearly, the dearest first; off those only that are worth
+    /// being on, if `first`: before others are emptied into the room that there is.
+    pub(crate) fn improve(&mut self, first: bool) {
+        if first && self.problem.policy.basis == Basis::Forecast {
+            return;
+        }
         let policy = self.problem.policy;
         let slope = |n: N| {
             let node = self.problem.nodes[n].node;
             (node.curve.full() - node.curve.idle()) / node.capacity.cpu_milli.max(1) as f64
         };
-        let mut dear: Vec<(f64, N)> =
-            (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]).map(|n| (slope(n), n)).collect();
+        let mut dear: Vec<(f64, N)> = (0..self.problem.nodes.len())
+            .filter(|&n| self.pack.open[n] && (!first || self.index.keeps(n)))
+            .map(|n| (slope(n), n))
+            .collect();
         dear.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let Some(&(cheapest, _)) = dear.last() else { return };
         for (slope, n) in dear {
@@ -29,12 +36,42 @@ impl Planner<'_, '_> {
                     return;
                 }
                 let Some(to) = self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) else { continue };
-                let done = self.shift(w, n, to);
-                self.pack.touched[w] = true;
-                self.moves_left -= 1;
-                self.steps.push(Step::Better(done));
+                self.improve_by(w, n, to);
             }
         }
+    }
+
+    /// Moves a workload, and places what was waiting for its room; takes both back if that would use up the reserve.
+    fn improve_by(&mut self, w: W, n: N, to: N) {
+        let held = self.reserve_holds();
+        let before = [(n, self.pack.loads[n].clone()), (to, self.pack.loads[to].clone())];
+        let done = self.shift(w, n, to);
+        let z = self.pack.margins.fit;
+        let mut late = Vec::new();
+        for i in 0..self.waiting.len() {
+            let w = self.waiting[i];
+            if self.pack.place[w].is_none() && self.pack.judge(w, n, z).is_ok() {
+                self.pack.put(w, n);
+                late.push(w);
+            }
+        }
+        if held && !self.reserve_holds() {
+            for w in late {
+                self.pack.lift(w);
+            }
+            self.pack.lift(w);
+            self.pack.put(w, n);
+            for (n, load) in before {
+                self.pack.loads[n] = load;
+                self.index.update(&self.pack, n);
+            }
+            return;
+        }
+        self.index.update(&self.pack, n);
+        self.pack.touched[w] = true;
+        self.moves_left -= 1;
+        self.steps.push(Step::Move(done));
+        self.steps.extend(late.into_iter().map(|w| Step::Place(w, n)));
     }
 
     /// Puts what waited, and was just placed, where it takes fewer watts now that all nodes for it are chosen. Nothing
@@ -56,7 +93,12 @@ impl Planner<'_, '_> {
         let level = self.pack.loads[n].level;
         let here = node.watts(level) - node.watts(level - self.problem.work[w].level);
         let z = self.pack.margins.drain;
-        let candidates = self.index.candidates(&mut self.pack, w, z);
+        let candidates = if self.problem.policy.basis == Basis::Forecast {
+            self.index.candidates(&mut self.pack, &self.market, w, z)
+        } else {
+            let slope = self.market.kind_of[n].map_or(f64::INFINITY, |k| self.market.kinds[k].slope);
+            self.index.flatter(&mut self.pack, &self.market, w, z, slope)
+        };
         let costs = candidates.iter().map(|&to| (self.pack.marginal(w, to), to));
         let (there, to) = costs.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         (here - there > least).then_some(to)

@@ -1,7 +1,8 @@
-//! Open nodes by how much room they have, so that looking for a place doesn't look at every node.
+//! Open nodes by kind and by how much room they have, so that looking for a place doesn't look at every node.
 
 use std::collections::BTreeSet;
 
+use super::bound::{Market, bits};
 use super::pack::Pack;
 use super::problem::{CPU, N, Problem, W};
 use crate::policy::{Basis, Margin};
@@ -10,29 +11,35 @@ use crate::policy::{Basis, Margin};
 const COMPARED: usize = 24;
 /// Nodes that are looked at for them.
 const LOOKED_AT: usize = 160;
-/// Room of the nodes that are likely to be kept, as a multiple of what is needed.
-const KEPT: f64 = 1.1;
+/// The same for one kind of node: these differ in what is free only.
+const COMPARED_OF_KIND: usize = 6;
+const LOOKED_AT_OF_KIND: usize = 48;
 
-/// Open nodes in the order of free room, in the resource that is scarcest over all: first those that are likely to
-/// stay on, because what they have costs the fewest watts, then the others.
+/// Open nodes in the order of free room, by kind: first those that are worth being on, then the others.
+///
+/// With forecasts, requests say nothing of what is needed: all nodes are of one kind, and all are worth being on.
 pub(crate) struct Index {
-    dim: usize,
     forecast: bool,
+    kind_of: Vec<usize>,
+    /// The scarcest resource of each kind.
+    dims: Vec<usize>,
     kept: Vec<bool>,
-    trees: [BTreeSet<(u64, N)>; 2],
+    trees: Vec<[BTreeSet<(u64, N)>; 2]>,
     keys: Vec<Option<u64>>,
 }
 
 impl Index {
     /// All open nodes of `pack`.
-    pub(crate) fn new(pack: &Pack<'_, '_>) -> Self {
+    pub(crate) fn new(pack: &Pack<'_, '_>, market: &Market) -> Self {
         let problem = pack.problem;
-        let dim = scarcest(problem);
+        let forecast = problem.policy.basis == Basis::Forecast;
+        let kinds = if forecast { 1 } else { market.kinds.len().max(1) };
         let mut index = Self {
-            dim,
-            forecast: problem.policy.basis == Basis::Forecast,
-            kept: kept(problem, dim),
-            trees: [BTreeSet::new(), BTreeSet::new()],
+            forecast,
+            kind_of: market.kind_of.iter().map(|k| if forecast { 0 } else { k.unwrap_or(0) }).collect(),
+            dims: (0..kinds).map(|k| if forecast { CPU } else { market.scarcest(k) }).collect(),
+            kept: if forecast { vec![true; problem.nodes.len()] } else { kept(problem, pack, market) },
+            trees: vec![[BTreeSet::new(), BTreeSet::new()]; kinds],
             keys: vec![None; problem.nodes.len()],
         };
         for n in 0..problem.nodes.len() {
@@ -44,88 +51,113 @@ impl Index {
     /// Takes note of a change of node `n`.
     pub(crate) fn update(&mut self, pack: &Pack<'_, '_>, n: N) {
         let tree = usize::from(!self.kept[n]);
+        let key = pack.open[n].then(|| self.room(pack, n));
+        if key == self.keys[n] {
+            return;
+        }
+        let trees = &mut self.trees[self.kind_of[n]];
         if let Some(key) = self.keys[n].take() {
-            self.trees[tree].remove(&(key, n));
+            trees[tree].remove(&(key, n));
         }
-        if pack.open[n] {
-            let key = self.room(pack, n);
-            self.trees[tree].insert((key, n));
-            self.keys[n] = Some(key);
+        if let Some(key) = key {
+            trees[tree].insert((key, n));
         }
+        self.keys[n] = key;
     }
 
     fn room(&self, pack: &Pack<'_, '_>, n: N) -> u64 {
         if self.forecast {
-            whole(pack.fillable(n) - pack.demand(n, None, None, pack.margins.fit))
-        } else {
-            pack.problem.nodes[n].room[self.dim].saturating_sub(pack.loads[n].used[self.dim])
+            return whole(pack.fillable(n) - pack.demand(n, None, None, pack.margins.fit));
         }
+        let d = self.dims[self.kind_of[n]];
+        pack.problem.nodes[n].room[d].saturating_sub(pack.loads[n].used[d])
     }
 
-    /// Whether the node is likely to be kept.
+    /// Whether the node is worth being on.
     pub(crate) fn keeps(&self, n: N) -> bool {
         self.kept[n]
     }
 
-    /// Nodes where the workload fits with margin `z`, the fullest first; not all, but enough to choose from.
-    pub(crate) fn candidates(&self, pack: &mut Pack<'_, '_>, w: W, z: Margin) -> Vec<N> {
-        let work = &pack.problem.work[w];
-        // errors that cancel out may let a workload in where its level alone has no room
-        let need = if self.forecast { whole(work.level * 0.5) } else { work.need[self.dim] };
+    /// Nodes where the workload fits with margin `z`, the fullest first; not all, but enough to choose from. They are
+    /// of the kind where it is charged least.
+    pub(crate) fn candidates(&self, pack: &mut Pack<'_, '_>, market: &Market, w: W, z: Margin) -> Vec<N> {
         let mut found = Vec::new();
-        for tree in &self.trees {
-            for &(_, n) in tree.range((need, 0)..).take(LOOKED_AT) {
-                if pack.effort == 0 || found.len() >= COMPARED {
-                    break;
-                }
-                if pack.place[w] != Some(n) && pack.fits(w, n, z).is_ok() {
-                    found.push(n);
+        if self.forecast {
+            // errors that cancel out may let a workload in where its level alone has no room
+            let need = whole(pack.problem.work[w].level * 0.5);
+            look(&self.trees[0][0], pack, w, z, need, (LOOKED_AT, COMPARED), &mut found);
+            return found;
+        }
+        let kinds = market.by_cost(pack.problem, w);
+        for tree in 0..2 {
+            for &(_, k) in &kinds {
+                let need = pack.problem.work[w].need[self.dims[k]];
+                let effort = (LOOKED_AT_OF_KIND, COMPARED_OF_KIND);
+                look(&self.trees[k][tree], pack, w, z, need, effort, &mut found);
+                if !found.is_empty() {
+                    return found;
                 }
             }
-            if !found.is_empty() {
-                break;
+        }
+        found
+    }
+
+    /// Nodes where the workload fits and takes fewer watts than `slope` per thousandth of a CPU, whatever their room
+    /// is worth, the best of each kind.
+    pub(crate) fn flatter(&self, pack: &mut Pack<'_, '_>, market: &Market, w: W, z: Margin, slope: f64) -> Vec<N> {
+        let mut found = Vec::new();
+        for k in bits(market.allowed(&pack.problem.work[w])).filter(|&k| market.kinds[k].slope < slope) {
+            let need = pack.problem.work[w].need[self.dims[k]];
+            for tree in &self.trees[k] {
+                let before = found.len();
+                look(tree, pack, w, z, need, (LOOKED_AT_OF_KIND, before + 1), &mut found);
             }
         }
         found
     }
 }
 
-/// The nodes that do the most per watt, until they have room for everything, and all that can't be powered off.
-fn kept(problem: &Problem<'_>, dim: usize) -> Vec<bool> {
-    let need: f64 = problem.work.iter().map(|w| w.need[dim] as f64).sum();
-    let per_watt = |n: N| {
-        let node = &problem.nodes[n];
-        node.node.curve.costs_at_most(1.0) / (node.room[dim] as f64).max(1e-9)
-    };
-    let mut order: Vec<N> = (0..problem.nodes.len()).filter(|&n| problem.nodes[n].lit).collect();
-    order.sort_by(|&a, &b| per_watt(a).total_cmp(&per_watt(b)).then(a.cmp(&b)));
-    let mut kept: Vec<bool> = problem.nodes.iter().map(|n| !n.node.switchable).collect();
-    let mut room: f64 = (0..kept.len()).filter(|&n| kept[n]).map(|n| problem.nodes[n].room[dim] as f64).sum();
-    for n in order {
-        if room >= KEPT * need {
-            break;
+fn look(
+    tree: &BTreeSet<(u64, N)>,
+    pack: &mut Pack<'_, '_>,
+    w: W,
+    z: Margin,
+    need: u64,
+    (most, enough): (usize, usize),
+    found: &mut Vec<N>,
+) {
+    for &(_, n) in tree.range((need, 0)..).take(most) {
+        if pack.effort == 0 || found.len() >= enough {
+            return;
         }
-        if !kept[n] {
-            kept[n] = true;
-            room += problem.nodes[n].room[dim] as f64;
+        if pack.place[w] != Some(n) && pack.fits(w, n, z).is_ok() {
+            found.push(n);
         }
     }
-    // with forecasts, requests say nothing of what is needed: all are alike
-    if problem.policy.basis == Basis::Forecast {
-        kept.fill(true);
+}
+
+/// As many nodes of each kind as the relaxation has on: first those that are on, the fullest first.
+fn kept(problem: &Problem<'_>, pack: &Pack<'_, '_>, market: &Market) -> Vec<bool> {
+    let mut kept = vec![false; problem.nodes.len()];
+    let mut order: Vec<(usize, bool, u64, N)> = Vec::new();
+    for n in 0..problem.nodes.len() {
+        if let Some(k) = market.kind_of[n] {
+            let d = market.scarcest(k);
+            let free = problem.nodes[n].room[d].saturating_sub(pack.loads[n].used[d]);
+            order.push((k, !problem.nodes[n].lit, free, n));
+        }
+    }
+    order.sort_unstable();
+    let mut left = market.on.clone();
+    for (k, _, _, n) in order {
+        kept[n] = left[k] > ALMOST_NONE;
+        left[k] -= 1.0;
     }
     kept
 }
 
-/// The resource of which most is in use, as a share of all there is.
-fn scarcest(problem: &Problem<'_>) -> usize {
-    let share = |d: usize| {
-        let need: f64 = problem.work.iter().map(|w| w.need[d] as f64).sum();
-        let room: f64 = problem.nodes.iter().filter(|n| n.lit).map(|n| n.room[d] as f64).sum();
-        if room > 0.0 { need / room } else { 0.0 }
-    };
-    (0..problem.dims).max_by(|&a, &b| share(a).total_cmp(&share(b)).then(b.cmp(&a))).unwrap_or(CPU)
-}
+/// Share of a node that the relaxation's rounding may have on.
+const ALMOST_NONE: f64 = 1e-3;
 
 #[allow(clippy::cast_possible_truncation, reason = "thousandths of a CPU")]
 fn whole(v: f64) -> u64 {

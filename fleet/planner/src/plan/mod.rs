@@ -11,9 +11,11 @@ pub mod reason;
 mod bound;
 mod drain;
 mod emit;
+mod facts;
 mod hold;
 mod improve;
 mod index;
+mod order;
 mod pack;
 mod problem;
 mod relieve;
@@ -23,9 +25,13 @@ use std::collections::BTreeSet;
 
 use ebbtide_proto::NodeId;
 
-use crate::policy::{Margin, Policy, PolicyError};
+use crate::policy::{Basis, Margin, Policy, PolicyError};
+use crate::state::node::PowerState;
 use crate::state::{FleetState, Time};
 use action::Plan;
+use bound::Market;
+use emit::Draft;
+use facts::Facts;
 use index::Index;
 use pack::{Misfit, Pack};
 use problem::{N, Problem, W};
@@ -65,28 +71,53 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSe
     if !state.synced {
         return Err(Refusal::NotSynced);
     }
-    let problem = Problem::new(state, policy, now, scope);
-    let bound = bound::lower_bound(&problem, &[]);
-    let mut planner = Planner::new(&problem);
-    let before_w = planner.pack.total_watts();
-    planner.place_waiting(&bound.prices);
-    planner.relieve();
-    planner.keep_reserve();
-    planner.improve_waiting();
-    for _ in 0..ROUNDS {
-        let before = planner.steps.len() + planner.late.len();
-        planner.drain();
-        planner.improve();
-        planner.place_late();
-        if planner.steps.len() + planner.late.len() == before {
+    let mut facts = Facts::new(state, policy, now, scope);
+    let first = Problem::new(&facts);
+    let mut draft = Draft::new(first.nodes.len(), Pack::new(&first).total_watts());
+    let mut market = None;
+    for round in 0..ROUNDS {
+        let later = (round > 0).then(|| Problem::new(&facts));
+        let problem = later.as_ref().unwrap_or(&first);
+        let mut planner = Planner::new(problem, &facts, round == 0);
+        planner.run();
+        if planner.turns_back(&facts) {
+            break;
+        }
+        carry_out(&mut facts, problem, &planner.steps);
+        let done = planner.steps.is_empty();
+        let own = draft.take(&first, planner);
+        market.get_or_insert(own);
+        if done {
             break;
         }
     }
-    Ok(planner.finish(before_w, bound.watts))
+    Ok(draft.finish(&first, market.as_ref()))
 }
 
-/// Rounds of emptying nodes and moving single workloads, each of which may make room for the other.
-const ROUNDS: usize = 4;
+/// Most rounds of a plan. Each sees the fleet as the ones before leave it; two or three are common, of which the last
+/// finds nothing to do.
+const ROUNDS: usize = 12;
+
+/// Times the least that a workload is charged anywhere from which on a place is dear.
+const DEAR: f64 = 1.25;
+
+/// Notes what steps lead to.
+fn carry_out(facts: &mut Facts<'_>, problem: &Problem<'_>, steps: &[Step]) {
+    let (node, work) = (|n: N| problem.nodes[n].fact, |w: W| problem.work[w].fact);
+    for step in steps {
+        match step {
+            Step::Wake(n) => facts.switch(node(*n), PowerState::On),
+            Step::Place(w, to) => facts.bring(work(*w), node(*to)),
+            Step::Move(m) => facts.bring(work(m.w), node(m.to)),
+            Step::Empty(drained) => {
+                for m in &drained.moves {
+                    facts.bring(work(m.w), node(m.to));
+                }
+                facts.switch(node(drained.n), PowerState::Off);
+            }
+        }
+    }
+}
 
 /// A move that was decided.
 #[derive(Clone, Copy, Debug)]
@@ -107,27 +138,32 @@ pub(crate) struct Drained {
     pub(crate) off_w: f64,
 }
 
-/// What saves watts.
+/// What is to be done.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
+    /// A node is powered on.
+    Wake(N),
+    /// A workload that waits is placed.
+    Place(W, N),
+    /// A workload moves: off a node that it has outgrown, or to where it takes fewer watts.
+    Move(Move),
     /// A node is emptied and powered off.
     Empty(Drained),
-    /// A workload moves to where it takes fewer watts.
-    Better(Move),
 }
 
 /// A plan in the making.
 pub(crate) struct Planner<'p, 'a> {
     pub(crate) problem: &'p Problem<'a>,
     pub(crate) pack: Pack<'p, 'a>,
+    pub(crate) market: Market,
     pub(crate) index: Index,
     pub(crate) holds: Vec<Option<Hold>>,
     pub(crate) woken: Vec<N>,
     pub(crate) waiting: Vec<W>,
-    /// Those of them that found room only after others had moved.
-    pub(crate) late: Vec<W>,
     pub(crate) relief: Vec<Move>,
-    /// What follows, in the order in which it was decided.
+    /// Nodes that have too much on them, and nowhere to put it.
+    pub(crate) hot: Vec<N>,
+    /// What is decided for good, in an order of which every prefix is harmless.
     pub(crate) steps: Vec<Step>,
     pub(crate) verdicts: Vec<Option<Verdict>>,
     pub(crate) moves_left: usize,
@@ -136,24 +172,68 @@ pub(crate) struct Planner<'p, 'a> {
 }
 
 impl<'p, 'a> Planner<'p, 'a> {
-    fn new(problem: &'p Problem<'a>) -> Self {
+    fn new(problem: &'p Problem<'a>, facts: &Facts<'a>, first: bool) -> Self {
         let pack = Pack::new(problem);
-        let index = Index::new(&pack);
+        let holds = hold::against_off(problem, facts);
+        // with forecasts, prices are for the bound and for what waits only
+        let priced = first || problem.policy.basis == Basis::Requests || problem.work.iter().any(|w| w.home.is_none());
+        let market = Market::new(problem, |n| holds[n].is_some(), priced);
+        let index = Index::new(&pack, &market);
         Self {
             problem,
+            market,
             index,
-            holds: hold::against_off(problem),
+            holds,
             woken: Vec::new(),
             waiting: Vec::new(),
-            late: Vec::new(),
             relief: Vec::new(),
+            hot: Vec::new(),
             steps: Vec::new(),
             verdicts: vec![None; problem.nodes.len()],
             moves_left: problem.policy.max_moves,
             told: 0,
-
             pack,
         }
+    }
+
+    /// Decides, in the order in which one thing depends on another.
+    fn run(&mut self) {
+        let waits = self.problem.work.iter().any(|w| w.home.is_none());
+        if waits {
+            self.place_waiting();
+        }
+        self.relieve();
+        self.keep_reserve();
+        if waits {
+            self.improve_waiting();
+            self.cancel_wakes();
+        }
+        self.seal();
+        self.hold_pools();
+        self.improve(true);
+        loop {
+            let before = self.steps.len();
+            self.drain();
+            self.improve(false);
+            self.place_late();
+            if self.steps.len() == before {
+                return;
+            }
+        }
+    }
+
+    /// Makes steps of what was decided about what waits and what has outgrown its node.
+    fn seal(&mut self) {
+        self.woken.sort_unstable();
+        self.steps.extend(self.woken.iter().map(|&n| Step::Wake(n)));
+        self.steps.extend(std::mem::take(&mut self.relief).into_iter().map(Step::Move));
+        let placed = self.waiting.iter().filter_map(|&w| Some(Step::Place(w, self.pack.place[w]?)));
+        self.steps.extend(placed);
+    }
+
+    /// Whether it would wake what was powered off before in the same plan.
+    fn turns_back(&self, facts: &Facts<'_>) -> bool {
+        self.woken.iter().any(|&n| facts.nodes[self.problem.nodes[n].fact].switched)
     }
 
     /// Moves a workload on the books and says what that changes.
@@ -168,8 +248,18 @@ impl<'p, 'a> Planner<'p, 'a> {
 
     /// The best node for a workload, with margin `z` for forecasts.
     pub(crate) fn seek(&mut self, w: W, z: Margin) -> Option<N> {
-        let candidates = self.index.candidates(&mut self.pack, w, z);
+        let candidates = self.index.candidates(&mut self.pack, &self.market, w, z);
         self.pack.best(w, &candidates, z)
+    }
+
+    /// The best node for a workload that waits, if it is charged about as little there as anywhere: else it is worth
+    /// waking another node.
+    pub(crate) fn seek_cheap(&mut self, w: W) -> Option<N> {
+        let n = self.seek(w, self.pack.margins.fit)?;
+        let dear = self.problem.policy.basis == Basis::Requests
+            && self.market.kind_of[n]
+                .is_some_and(|k| self.market.cost(self.problem, w, k) > DEAR * self.market.worth(self.problem, w));
+        (!dear).then_some(n)
     }
 
     /// All open nodes besides where it is, by what rules them out for the workload; nodes that are off don't count.
@@ -224,7 +314,7 @@ impl<'p, 'a> Planner<'p, 'a> {
         for n in (0..self.problem.nodes.len()).filter(|&n| self.pack.open[n]) {
             for d in 0..dims {
                 let has = self.problem.nodes[n].room[d] as f64;
-                let uses = if d == problem::CPU && self.problem.policy.basis == crate::policy::Basis::Forecast {
+                let uses = if d == problem::CPU && self.problem.policy.basis == Basis::Forecast {
                     self.pack.loads[n].level
                 } else {
                     self.pack.loads[n].used[d] as f64

@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ebbtide_proto::{NodeId, WorkloadId};
+use ebbtide_proto::NodeId;
 
+use super::facts::{FN, FW, Facts};
+use super::order;
 use crate::model::demand::{ERRORS, Forecast};
 use crate::policy::{Basis, Policy};
 use crate::state::node::{Node, PowerState};
+use crate::state::resources::Resources;
 use crate::state::workload::{Over, Workload};
 use crate::state::{FleetState, Time};
 
@@ -28,6 +31,7 @@ const PRIOR_SAMPLES: f64 = 4.0;
 
 /// A node.
 pub(crate) struct PNode<'a> {
+    pub(crate) fact: FN,
     pub(crate) node: &'a Node,
     /// Class of labels and taints.
     pub(crate) class: usize,
@@ -43,6 +47,7 @@ pub(crate) struct PNode<'a> {
 
 /// A workload.
 pub(crate) struct PWork<'a> {
+    pub(crate) fact: FW,
     pub(crate) work: &'a Workload,
     /// Class of selector and tolerations.
     pub(crate) class: usize,
@@ -88,73 +93,68 @@ pub(crate) struct Problem<'a> {
 
 impl<'a> Problem<'a> {
     /// Takes stock.
-    pub(crate) fn new(state: &'a FleetState, policy: &'a Policy, now: Time, scope: Option<&BTreeSet<NodeId>>) -> Self {
-        let works: Vec<&Workload> = in_scope(state, scope);
-        let names = resource_names(&works);
-        let order = node_order(state, &works, scope);
-        let index: BTreeMap<_, N> = order.iter().enumerate().map(|(i, n)| (&n.id, i)).collect();
-        let mut zones: Vec<&str> = order.iter().filter_map(|n| n.zone.as_deref()).collect();
+    pub(crate) fn new(facts: &Facts<'a>) -> Self {
+        let (state, policy) = (facts.state, facts.policy);
+        let names = resource_names(facts);
+        let mut zones: Vec<&str> = facts.nodes.iter().filter_map(|f| f.node.zone.as_deref()).collect();
         zones.sort_unstable();
         zones.dedup();
-        let used: BTreeSet<&str> = works.iter().flat_map(|w| w.selector.keys().map(String::as_str)).collect();
-        let (node_class, node_kinds) = classes(order.iter().map(|n| {
+        let used: BTreeSet<&str> =
+            facts.works.iter().flat_map(|f| f.work.selector.keys().map(String::as_str)).collect();
+        let (node_class, node_kinds) = classes(facts.nodes.iter().map(|f| {
             // labels that nobody selects by tell no nodes apart: a name of each node's own would make every one a class
-            let labels: Vec<_> = n.labels.iter().filter(|(key, _)| used.contains(key.as_str())).collect();
-            (labels, &n.taints)
+            let labels: Vec<_> = f.node.labels.iter().filter(|(key, _)| used.contains(key.as_str())).collect();
+            (labels, &f.node.taints)
         }));
-        let (work_class, work_kinds) = classes(works.iter().map(|w| (&w.selector, &w.tolerations)));
+        let (work_class, work_kinds) = classes(facts.works.iter().map(|f| (&f.work.selector, &f.work.tolerations)));
         let mut admits = Vec::with_capacity(node_kinds.len() * work_kinds.len());
         for &w in &work_kinds {
-            admits.extend(node_kinds.iter().map(|&n| works[w].admits(order[n])));
+            admits.extend(node_kinds.iter().map(|&n| facts.works[w].work.admits(facts.nodes[n].node)));
         }
-        let mut groups: Vec<&str> = works.iter().filter_map(|w| w.group.as_deref()).collect();
-        groups.extend(works.iter().flat_map(|w| w.avoid.iter().map(String::as_str)));
+        let mut groups: Vec<&str> = facts.works.iter().filter_map(|f| f.work.group.as_deref()).collect();
+        groups.extend(facts.works.iter().flat_map(|f| f.work.avoid.iter().map(String::as_str)));
         groups.sort_unstable();
         groups.dedup();
 
-        let nodes: Vec<PNode<'a>> = order
-            .iter()
-            .zip(node_class)
-            .map(|(&node, class)| PNode {
+        let node = |(fact, class): (FN, usize)| {
+            let node = facts.nodes[fact].node;
+            let on = facts.nodes[fact].power == PowerState::On;
+            let reserved = amounts(&node.reserved, &names);
+            PNode {
+                fact,
                 node,
                 class,
-                room: names
-                    .iter()
-                    .map(|name| amount(&node.capacity, name).saturating_sub(amount(&node.reserved, name)))
-                    .collect(),
+                room: amounts(&node.capacity, &names).iter().zip(reserved).map(|(a, b)| a.saturating_sub(b)).collect(),
                 zone: node.zone.as_deref().and_then(|z| zones.binary_search(&z).ok()).unwrap_or(zones.len()),
-                open: node.power == PowerState::On && !node.cordoned && fresh(node, policy, now),
-                lit: !matches!(node.power, PowerState::Off),
-            })
-            .collect();
+                open: on && !node.cordoned && facts.fresh(fact),
+                lit: facts.nodes[fact].power != PowerState::Off,
+            }
+        };
+        let mut nodes: Vec<PNode<'a>> = node_class.into_iter().enumerate().map(node).collect();
         let group_of = |name: &str| groups.binary_search(&name).ok();
-        let mut work: Vec<PWork<'a>> = works
-            .iter()
-            .zip(work_class)
-            .map(|(&w, class)| {
-                let home = w.node.as_ref().and_then(|id| index.get(id).copied());
-                let place = |over: Over| w.spread.iter().filter(|s| s.over == over).map(|s| s.at_most).min();
-                PWork {
-                    work: w,
-                    class,
-                    need: names.iter().map(|name| amount(&w.requests, name)).collect(),
-                    home,
-                    group: w.group.as_deref().and_then(group_of),
-                    avoid: w.avoid.iter().filter_map(|g| group_of(g)).collect(),
-                    per_node: place(Over::Node).unwrap_or(u32::MAX),
-                    per_zone: place(Over::Zone).unwrap_or(u32::MAX),
-                    movable: home.is_some_and(|n| fresh(nodes[n].node, policy, now))
-                        && !w.stays
-                        && !w.per_node
-                        && w.moved.is_none_or(|at| now.since(at) >= policy.min_stay_s as f64),
-                    level: w.expected_milli(),
-                    forecast: (policy.basis == Basis::Forecast).then(|| w.demand.forecast()).flatten().map(Box::new),
-                    doubt: 0.0,
-                }
-            })
-            .collect();
+        let work = |(fact, class): (FW, usize)| {
+            let w = facts.works[fact].work;
+            let place = |over: Over| w.spread.iter().filter(|s| s.over == over).map(|s| s.at_most).min();
+            PWork {
+                fact,
+                work: w,
+                class,
+                need: amounts(&w.requests, &names),
+                home: facts.works[fact].home,
+                group: w.group.as_deref().and_then(group_of),
+                avoid: w.avoid.iter().filter_map(|g| group_of(g)).collect(),
+                per_node: place(Over::Node).unwrap_or(u32::MAX),
+                per_zone: place(Over::Zone).unwrap_or(u32::MAX),
+                movable: facts.movable(fact),
+                level: w.expected_milli(),
+                forecast: (policy.basis == Basis::Forecast).then(|| w.demand.forecast()).flatten().map(Box::new),
+                doubt: 0.0,
+            }
+        };
+        let mut work: Vec<PWork<'a>> = work_class.into_iter().enumerate().map(work).collect();
+        put_in_order(facts, &mut nodes, &mut work);
         let mut away: BTreeMap<&str, u32> = BTreeMap::new();
-        for group in works.iter().filter(|w| w.node.is_none()).filter_map(|w| w.group.as_deref()) {
+        for group in work.iter().filter(|w| w.home.is_none()).filter_map(|w| w.work.group.as_deref()) {
             *away.entry(group).or_default() += 1;
         }
         let prior_samples = spread_doubt(&mut work, policy);
@@ -162,7 +162,7 @@ impl<'a> Problem<'a> {
         Self {
             policy,
             state,
-            now,
+            now: facts.now,
             dims: names.len(),
             names,
             nodes,
@@ -185,15 +185,6 @@ impl<'a> Problem<'a> {
     pub(crate) fn admits(&self, w: W, n: N) -> bool {
         self.class_admits(self.work[w].class, self.nodes[n].class)
     }
-}
-
-/// Workloads to plan for: all, or those that wait and those on nodes in scope.
-fn in_scope<'a>(state: &'a FleetState, scope: Option<&BTreeSet<NodeId>>) -> Vec<&'a Workload> {
-    let Some(scope) = scope else { return state.workloads.values().collect() };
-    let mut ids: Vec<&WorkloadId> =
-        scope.iter().flat_map(|n| state.places.on(n)).chain(state.places.waiting()).collect();
-    ids.sort_unstable();
-    ids.iter().filter_map(|id| state.workloads.get(*id)).collect()
 }
 
 /// Nodes that a change of `changed` may concern: these, the fullest that still have room, the emptiest, and some that
@@ -227,11 +218,6 @@ pub(crate) fn neighbourhood(state: &FleetState, changed: &[NodeId]) -> BTreeSet<
     near.chain(changed.iter().filter(|id| state.nodes.contains_key(*id)).cloned()).collect()
 }
 
-/// Whether the node was heard of lately enough to act on what is known of it. A node that is off is silent by nature.
-pub(crate) fn fresh(node: &Node, policy: &Policy, now: Time) -> bool {
-    node.power == PowerState::Off || now.since(node.heard) <= policy.stale_after_s as f64
-}
-
 /// Gives every workload the variance that the fleet's forecasts have had per request, and says how many samples that
 /// counts for. Before anything was measured it is a guess.
 fn spread_doubt(work: &mut [PWork<'_>], policy: &Policy) -> f64 {
@@ -258,18 +244,22 @@ fn spread_doubt(work: &mut [PWork<'_>], policy: &Policy) -> f64 {
     PRIOR_SAMPLES
 }
 
-fn amount(r: &crate::state::resources::Resources, name: &str) -> u64 {
-    match name {
-        "cpu" => r.cpu_milli,
-        "memory" => r.memory,
-        named => r.named.get(named).copied().unwrap_or(0),
+/// Amounts of the named resources; `names` are CPU, memory, and others in the order of their names.
+fn amounts(r: &Resources, names: &[&str]) -> Vec<u64> {
+    let mut all = Vec::with_capacity(names.len());
+    all.extend([r.cpu_milli, r.memory]);
+    let mut known = r.named.iter().peekable();
+    for name in &names[2..] {
+        while known.next_if(|(k, _)| k.as_str() < *name).is_some() {}
+        all.push(known.next_if(|(k, _)| k.as_str() == *name).map_or(0, |(_, v)| *v));
     }
+    all
 }
 
 /// CPU, memory, and whatever else any workload asks for.
-fn resource_names<'a>(works: &[&'a Workload]) -> Vec<&'a str> {
+fn resource_names<'a>(facts: &Facts<'a>) -> Vec<&'a str> {
     let mut named: Vec<&str> = Vec::new();
-    for name in works.iter().flat_map(|w| w.requests.named.keys()) {
+    for name in facts.works.iter().flat_map(|f| f.work.requests.named.keys()) {
         if let Err(place) = named.binary_search(&name.as_str()) {
             named.insert(place, name);
         }
@@ -277,31 +267,34 @@ fn resource_names<'a>(works: &[&'a Workload]) -> Vec<&'a str> {
     ["cpu", "memory"].into_iter().chain(named).collect()
 }
 
-/// Nodes by what they are and what runs on them; by name only if nothing else differs.
-fn node_order<'a>(state: &'a FleetState, works: &[&'a Workload], scope: Option<&BTreeSet<NodeId>>) -> Vec<&'a Node> {
-    let mut first: BTreeMap<_, _> = BTreeMap::new();
-    for w in works {
-        if let Some(node) = &w.node {
-            first.entry(node).or_insert(&w.id);
+/// Puts nodes in the order of what they are and what runs on them, workloads in the order of what they are and where.
+fn put_in_order(facts: &Facts<'_>, nodes: &mut [PNode<'_>], work: &mut [PWork<'_>]) {
+    let work_content: Vec<u64> = work.iter().map(|w| order::content_of_work(facts, w)).collect();
+    let mut node_content = vec![0_u64; nodes.len()];
+    for (w, content) in work.iter().zip(&work_content) {
+        if let Some(n) = w.home {
+            node_content[n] = order::of_set(node_content[n], *content);
         }
     }
-    let mut nodes: Vec<&Node> = state.nodes.values().filter(|n| scope.is_none_or(|s| s.contains(&n.id))).collect();
+    for (n, content) in nodes.iter().zip(&mut node_content) {
+        *content = order::of_set(*content, order::content_of_node(facts, n));
+    }
     let watts_per_cpu = |n: &Node| n.curve.costs_at_most(1.0) / (n.capacity.cpu_milli.max(1) as f64);
-    nodes.sort_by(|a, b| {
-        watts_per_cpu(a)
-            .total_cmp(&watts_per_cpu(b))
-            .then_with(|| a.capacity.cpu_milli.cmp(&b.capacity.cpu_milli))
-            .then_with(|| a.capacity.memory.cmp(&b.capacity.memory))
-            .then_with(|| a.capacity.named.cmp(&b.capacity.named))
-            .then_with(|| (a.power, &a.pool, &a.zone, a.since).cmp(&(b.power, &b.pool, &b.zone, b.since)))
-            .then_with(|| (&a.labels, &a.taints).cmp(&(&b.labels, &b.taints)))
-            .then_with(|| first.get(&a.id).cmp(&first.get(&b.id)))
-            .then_with(|| a.id.cmp(&b.id))
+    nodes.sort_by_cached_key(|p| {
+        let per_cpu = watts_per_cpu(p.node).to_bits();
+        (per_cpu, p.node.capacity.cpu_milli, p.node.capacity.memory, node_content[p.fact], &p.node.id)
     });
-    nodes
+    let mut at = vec![0; nodes.len()];
+    for (n, p) in nodes.iter().enumerate() {
+        at[p.fact] = n;
+    }
+    for w in work.iter_mut() {
+        w.home = w.home.map(|n| at[n]);
+    }
+    work.sort_by_cached_key(|w| (work_content[w.fact], w.home, &w.work.id));
 }
 
-/// Numbers equal things: the class of each, and the index of one member of each class.
+/// Numbers equal things in their own order: the class of each, and the index of one member of each class.
 fn classes<T: Ord>(items: impl Iterator<Item = T>) -> (Vec<usize>, Vec<usize>) {
     let mut known: BTreeMap<T, usize> = BTreeMap::new();
     let (mut class, mut example) = (Vec::new(), Vec::new());
@@ -313,5 +306,13 @@ fn classes<T: Ord>(items: impl Iterator<Item = T>) -> (Vec<usize>, Vec<usize>) {
         }
         class.push(number);
     }
-    (class, example)
+    let mut rank = vec![0; known.len()];
+    for (r, number) in known.values().enumerate() {
+        rank[*number] = r;
+    }
+    let mut examples = vec![0; example.len()];
+    for (number, i) in example.into_iter().enumerate() {
+        examples[rank[number]] = i;
+    }
+    (class.into_iter().map(|number| rank[number]).collect(), examples)
 }

@@ -24,6 +24,9 @@ impl Planner<'_, '_> {
             let moves = self.relieve_one(n);
             self.pack.open[n] = was_open;
             self.index.update(&self.pack, n);
+            if self.excess(n, None) > 0.0 {
+                self.hot.push(n);
+            }
             self.verdicts[n] = Some(match moves {
                 0 => Verdict::Overloaded,
                 moves => Verdict::Relieved { moves },

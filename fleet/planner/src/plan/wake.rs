@@ -2,59 +2,137 @@
 
 use std::collections::BTreeMap;
 
-use super::Planner;
-use super::bound::Prices;
+use super::bound::Market;
 use super::hold::can_wake;
+use super::index::Index;
 use super::problem::{N, W};
-use super::reason::{Need, Verdict};
+use super::reason::{Hold, Need, Verdict};
+use super::{Planner, Step};
+
+/// Workloads that wait from which on the relaxation says which nodes to wake.
+const FEW: usize = 50;
 
 impl Planner<'_, '_> {
     /// Places all workloads that wait: first on nodes that are on, then on nodes that are woken for them.
-    pub(crate) fn place_waiting(&mut self, prices: &Prices) {
-        let worth = |w: W| prices.of(&self.problem.work[w]);
+    pub(crate) fn place_waiting(&mut self) {
+        // what is on stays on while others are woken: for now, only what it costs to wake counts
+        if self.pack.lit.contains(&true) {
+            self.trade(|_, _| true);
+        }
+        let worth: Vec<f64> = (0..self.problem.work.len())
+            .map(|w| if self.problem.work[w].home.is_none() { self.market.worth(self.problem, w) } else { 0.0 })
+            .collect();
         let mut waiting: Vec<W> =
             (0..self.problem.work.len()).filter(|&w| self.problem.work[w].home.is_none()).collect();
         let first = |w: &W| -i64::from(self.problem.work[*w].work.priority);
-        waiting.sort_by(|a, b| first(a).cmp(&first(b)).then(worth(*b).total_cmp(&worth(*a))).then(a.cmp(b)));
+        waiting.sort_by(|a, b| first(a).cmp(&first(b)).then(worth[*b].total_cmp(&worth[*a])).then(a.cmp(b)));
         waiting.retain(|&w| !self.problem.work[w].work.per_node);
         self.waiting.clone_from(&waiting);
-        waiting.retain(|&w| !self.place_on_open(w));
+        waiting.retain(|&w| !self.place_on_cheap(w));
+        if waiting.len() > FEW {
+            self.wake_by_relaxation(&waiting);
+            waiting.retain(|&w| !self.place_on_cheap(w));
+        }
         while !waiting.is_empty() && self.pack.effort > 0 {
-            let Some(n) = self.most_work_per_watt(&waiting, prices) else { break };
+            let Some(n) = self.most_work_per_watt(&waiting, &worth) else { break };
             let whom = self.ruled_out(waiting[0], self.pack.margins.fit);
             self.light(n);
-            let before = waiting.len();
-            waiting.retain(|&w| {
-                let goes = self.pack.fits(w, n, self.pack.margins.fit).is_ok();
-                if goes {
-                    self.pack.put(w, n);
-                }
-                !goes
-            });
+            let goes = self.fill(&waiting, &worth, n);
+            waiting.retain(|w| !goes.contains(w));
             self.index.update(&self.pack, n);
-            let workloads = u32::try_from(before - waiting.len()).unwrap_or(u32::MAX);
+            let workloads = u32::try_from(goes.len()).unwrap_or(u32::MAX);
             self.say_woken(n, Need::Waiting { workloads, ruled_out: whom });
         }
+        waiting.retain(|&w| !self.place_on_open(w));
+        if self.woken.is_empty() && self.pack.lit.contains(&true) {
+            self.trade(|holds, n| holds[n].is_some());
+        }
+    }
+
+    /// Finds prices anew, with some nodes taken to stay on.
+    fn trade(&mut self, held: impl Fn(&[Option<Hold>], N) -> bool) {
+        self.market = Market::new(self.problem, |n| held(&self.holds, n), true);
+        self.index = Index::new(&self.pack, &self.market);
+    }
+
+    /// Wakes the nodes that the relaxation has on as a whole: only with many workloads is it near the truth.
+    fn wake_by_relaxation(&mut self, waiting: &[W]) {
+        let whom = self.ruled_out(waiting[0], self.pack.margins.fit);
+        let mut left: Vec<f64> = self.market.on.clone();
+        for n in 0..self.problem.nodes.len() {
+            let Some(k) = self.market.kind_of[n] else { continue };
+            if self.pack.lit[n] {
+                left[k] -= 1.0;
+            }
+        }
+        for n in 0..self.problem.nodes.len() {
+            let Some(k) = self.market.kind_of[n] else { continue };
+            if !self.pack.lit[n] && left[k] >= 1.0 && can_wake(self.problem, n) {
+                left[k] -= 1.0;
+                self.light(n);
+                self.say_woken(n, Need::Waiting { workloads: 0, ruled_out: whom.clone() });
+            }
+        }
+    }
+
+    /// Puts on a node what waits and is worth more than the watts that it adds there, the best first; returns whom.
+    fn fill(&mut self, waiting: &[W], worth: &[f64], n: N) -> Vec<W> {
+        let slope = self.market.kind_of[n].map_or(0.0, |k| self.market.kinds[k].slope);
+        let room = &self.problem.nodes[n].room;
+        let gain = |w: W| {
+            let work = &self.problem.work[w];
+            let share = |d: usize| work.need[d] as f64 / (room[d] as f64).max(1e-9);
+            let size = (0..self.problem.dims).map(share).fold(1e-9, f64::max);
+            (worth[w] - slope * work.level) / size
+        };
+        let mut order: Vec<(i64, f64, W)> =
+            waiting.iter().map(|&w| (-i64::from(self.problem.work[w].work.priority), gain(w), w)).collect();
+        order.retain(|(_, gain, _)| *gain > 0.0);
+        order.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
+        if order.is_empty() {
+            order.extend(waiting.iter().map(|&w| (0, 0.0, w)));
+        }
+        let mut filled = Vec::new();
+        for (_, _, w) in order {
+            if self.pack.fits(w, n, self.pack.margins.fit).is_ok() {
+                self.pack.put(w, n);
+                filled.push(w);
+            }
+        }
+        filled
     }
 
     /// Places what found no room at first, now that others have moved.
     pub(crate) fn place_late(&mut self) {
         for w in self.waiting.clone() {
-            if self.pack.place[w].is_none() && self.place_on_open(w) {
-                self.late.push(w);
+            if self.pack.place[w].is_none()
+                && self.place_on_open(w)
+                && let Some(n) = self.pack.place[w]
+            {
+                self.steps.push(Step::Place(w, n));
             }
         }
     }
 
     fn place_on_open(&mut self, w: W) -> bool {
-        let Some(n) = self.seek(w, self.pack.margins.fit) else { return false };
+        let n = self.seek(w, self.pack.margins.fit);
+        self.place_on(w, n)
+    }
+
+    fn place_on_cheap(&mut self, w: W) -> bool {
+        let n = self.seek_cheap(w);
+        self.place_on(w, n)
+    }
+
+    fn place_on(&mut self, w: W, n: Option<N>) -> bool {
+        let Some(n) = n else { return false };
         self.pack.put(w, n);
         self.index.update(&self.pack, n);
         true
     }
 
     /// The node that is off and, filled with what waits, does the most per watt. Looks at one node of each kind.
-    fn most_work_per_watt(&mut self, waiting: &[W], prices: &Prices) -> Option<N> {
+    fn most_work_per_watt(&mut self, waiting: &[W], worth: &[f64]) -> Option<N> {
         let mut kinds: BTreeMap<(usize, &[u64], [u64; 3]), N> = BTreeMap::new();
         for n in 0..self.problem.nodes.len() {
             let node = &self.problem.nodes[n];
@@ -66,15 +144,8 @@ impl Planner<'_, '_> {
         let mut best: Option<(f64, N)> = None;
         for n in kinds.into_values() {
             self.pack.open[n] = true;
-            let mut filled = Vec::new();
-            let mut worth = 0.0;
-            for &w in waiting {
-                if self.pack.fits(w, n, self.pack.margins.fit).is_ok() {
-                    self.pack.put(w, n);
-                    filled.push(w);
-                    worth += prices.of(&self.problem.work[w]).max(1e-9);
-                }
-            }
+            let mut filled = self.fill(waiting, worth, n);
+            let worth: f64 = filled.iter().map(|&w| worth[w].max(1e-9)).sum();
             self.pack.lit[n] = true;
             let watts = self.pack.watts(n) * (1.0 + self.problem.nodes[n].node.curve.error());
             self.pack.lit[n] = false;

@@ -171,8 +171,8 @@ impl FleetState {
             },
             Event::WorkloadBound { workload, node } => match self.workloads.get_mut(&workload) {
                 Some(w) => {
-                    // from one node to another: it was moved, and shall have its rest
-                    if w.node.is_some() && node.is_some() && w.node != node {
+                    // it came to a node, started or moved, and shall have its rest
+                    if node.is_some() && w.node != node {
                         w.moved = Some(at);
                     }
                     self.places.remove(w);

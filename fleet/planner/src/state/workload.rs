@@ -91,7 +91,7 @@ pub struct Workload {
     /// What moving it takes.
     #[serde(default)]
     pub migration: Migration,
-    /// When it was last moved on purpose.
+    /// When it last came to a node: was placed, or moved.
     #[serde(default)]
     pub moved: Option<Time>,
 }
