@@ -301,11 +301,11 @@ impl Observer {
         }
     }
 
-    /// Workloads of which an agent that speaks told nothing for a while.
+    /// Workloads of which an agent that speaks told nothing for a while, and those of nodes that are known to be off.
     fn end_workloads(&mut self, at: Time, seen: &BTreeMap<NodeId, Sight>, events: &mut Vec<Event>) {
         self.workloads.retain(|id, known| {
-            let speaks = seen.get(&known.node).is_some_and(|sight| sight.fresh);
-            let ended = speaks && at.since(known.seen) >= ENDED_S;
+            let told = |sight: &Sight| sight.fresh || sight.hardware == Some(PowerState::Off);
+            let ended = seen.get(&known.node).is_some_and(told) && at.since(known.seen) >= ENDED_S;
             if ended {
                 events.push(Event::WorkloadGone { workload: id.clone() });
             }
@@ -426,6 +426,7 @@ mod tests {
         // its outlet says that it is off: that is known
         b.round(&[("a", sight(100.0, Vec::new())), ("b", Sight { hardware: Some(PowerState::Off), ..silent })]);
         assert_eq!(b.state.nodes[&id("b")].power, PowerState::Off);
+        assert!(!b.state.workloads.contains_key(&"container/web-3".parse().unwrap()), "a dark node runs nothing");
         // an agent that speaks and doesn't tell of a workload any more ends it
         for _ in 0..7 {
             b.round(&[("a", sight(100.0, Vec::new()))]);
