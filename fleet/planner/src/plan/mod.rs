@@ -20,6 +20,7 @@ mod pack;
 mod problem;
 mod relieve;
 mod wake;
+mod wakes;
 
 use std::collections::BTreeSet;
 

@@ -44,6 +44,7 @@ impl Planner<'_, '_> {
             self.say_woken(n, Need::Waiting { workloads, ruled_out: whom });
         }
         waiting.retain(|&w| !self.place_on_open(w));
+        self.choose_wakes();
         if self.woken.is_empty() && self.pack.lit.contains(&true) {
             self.trade(|holds, n| holds[n].is_some());
         }
@@ -221,7 +222,7 @@ impl Planner<'_, '_> {
         self.woken.push(n);
     }
 
-    fn say_woken(&mut self, n: N, for_whom: Need) {
+    pub(crate) fn say_woken(&mut self, n: N, for_whom: Need) {
         let node = self.problem.nodes[n].node;
         let idle_w = node.curve.costs_at_most(0.0);
         self.verdicts[n] = Some(Verdict::PowersOn { for_whom, idle_w, boot_s: node.boot.seconds(0.95) });
