@@ -32,6 +32,12 @@ pub enum Command {
     Backup(Backup),
     /// Write measurements as CSV to standard output.
     Export(Export),
+    /// Tell what a policy would have saved, had it been on: runs it over what is in a store.
+    #[command(after_help = "\
+Examples:
+  ebbtide-fleet backup --to /tmp/copy && ebbtide-fleet replay --from /tmp/copy --inventory inventory.toml
+  ebbtide-fleet replay --from /tmp/copy --inventory inventory.toml --policy careful.toml --since 2026-11-01T00:00:00Z --json")]
+    Replay(Replay),
     /// Run the planner on a virtual clock: a scenario from a file, or a shipped one.
     Sim {
         /// The scenario.
@@ -114,6 +120,32 @@ pub struct Export {
     /// Only this node.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Folder of a store that no daemon uses: a backup.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Nodes and workloads, as for the daemon; each node with its cpus.
+    #[arg(long, value_name = "FILE")]
+    pub inventory: PathBuf,
+    /// The policy. [default: that which holds without a file]
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// From when, such as 2026-11-01T00:00:00Z. [default: a week before --until]
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<jiff::Timestamp>,
+    /// Until when. [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<jiff::Timestamp>,
+    /// Chance of boots and moves.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What can be measured.

@@ -15,7 +15,7 @@ use crate::args::{Backup, Bench, Cli, Command, Export, Folder, Serve};
 use crate::config::{Config, ConfigError};
 use crate::serve::control::{self, Request};
 use crate::store::Store;
-use crate::{bench, serve, simulate, store};
+use crate::{bench, replay, serve, simulate, store};
 
 /// Runs a command.
 ///
@@ -28,6 +28,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backup(what) => backup(&what),
         Command::Export(what) => export(&what),
         Command::Bench { what: Bench::Ingest(what) } => bench::ingest(&what).map(|()| ExitCode::SUCCESS),
+        Command::Replay(what) => replay::run(&what).map(|()| ExitCode::SUCCESS),
         Command::Sim { what } => simulate::run(&what),
         Command::Bench { what: Bench::Query(what) } => bench::query(&what).map(|()| ExitCode::SUCCESS),
         Command::Completion { shell } => {

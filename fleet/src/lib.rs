@@ -21,6 +21,7 @@ pub mod pki;
 pub mod plot;
 pub mod power;
 pub mod query;
+pub mod replay;
 pub mod serve;
 pub mod simulate;
 pub mod store;

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Replay;
 use crate::decide::inventory::Inventory;
-use crate::decide::{OWN_USE, read_policy};
+use crate::decide::read_policy;
 use crate::fields;
 use crate::query::QueryError;
 use crate::store::{Export, Options, Resolution, Store};
@@ -160,7 +160,11 @@ fn workloads(
         .filter(|(_, samples)| samples.iter().any(Option::is_some))
         .map(|(id, samples)| {
             let most = samples.iter().flatten().map(|s| s.cpu_milli).fold(0.0, f64::max);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "not negative, and it saturates"
+            )]
             let needs = ((most / STEP_MILLI).ceil().max(1.0) * STEP_MILLI) as u64;
             let mut workload = Workload::new(id.clone(), Resources::new(needs, 0));
             workload.stays = true;
@@ -185,7 +189,7 @@ impl Used {
     fn take(&mut self, line: &str) -> Option<()> {
         let mut fields = line.split(',');
         let (at_ms, node, metric) = (fields.next()?.parse::<u64>().ok()?, fields.next()?, fields.next()?);
-        if metric != OWN_USE {
+        if metric != "cpu_time_ns" {
             return None;
         }
         let rest: Vec<&str> = fields.collect();

@@ -37,7 +37,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("fields", &[], "prints figures: knows nobody"),
     ("bench", &["args", "config", "fields", "pki", "store"], "the daemon from outside"),
     ("simulate", &["args", "fields"], "the planner on a virtual clock"),
-    ("command", &["args", "bench", "config", "serve", "simulate", "store"], "the daemon's commands"),
+    ("replay", &["args", "decide", "fields", "query", "store"], "a policy over what is stored"),
+    ("command", &["args", "bench", "config", "replay", "serve", "simulate", "store"], "the daemon's commands"),
     ("cli", &["pki"], "operators' command line: of the daemon it knows only the wire"),
     ("lib", &[], "only names the modules"),
 ];

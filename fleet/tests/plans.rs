@@ -15,7 +15,7 @@ use ebbtide_fleet::decide::Mode;
 use ebbtide_proto::frame::{Batch, Column};
 use ebbtide_proto::series::{Metric, Quality, SeriesKey, WorkloadInfo, ZoneInfo, ZoneKind};
 use ebbtide_proto::{Ratio, WorkloadId, WorkloadKind, ZoneId};
-use tokio::task::JoinHandle;
+use ebbtide_runtime::tasks::Tasks;
 
 const INVENTORY: &str = "
     [[node]]
@@ -44,33 +44,34 @@ const POLICY: &str = "
 ";
 
 /// A machine whose agent tells its watts and the busy CPUs of its containers, twice a second until it is dropped.
-struct Machine(JoinHandle<()>);
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+struct Machine {
+    _tasks: Tasks,
 }
 
 impl Machine {
     async fn start(daemon: &Daemon, name: &str, watts: u64, containers: &'static [(&'static str, u64)]) -> Self {
         let mut agent = Agent::join(daemon.connect().await, hello(name, 7)).await.unwrap();
         let began = now_ms();
-        Self(tokio::spawn(async move {
+        let mut tasks = Tasks::new();
+        tasks.spawn(name.to_owned(), async move {
             for seq in 1.. {
                 agent.send(&told(seq, began, watts, containers)).await;
-                if agent.acked(seq).await.is_err() {
-                    return;
-                }
+                agent.acked(seq).await?;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
-        }))
+            Ok(())
+        });
+        Self { _tasks: tasks }
     }
 }
 
-/// What has been used since `began`: watts of one zone, milli-CPUs of containers, both also as sums of the node.
+/// What has been used until now.
 fn told(seq: u64, began: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
-    let now = now_ms();
+    at(seq, began, now_ms(), watts, containers)
+}
+
+/// What was used from `began` until `now`: watts of one zone, milli-CPUs of containers and of the node.
+fn at(seq: u64, began: u64, now: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
     let spent = now - began;
     let zone = Arc::new(ZoneInfo {
         id: ZoneId::new("powercap/package-0").unwrap(),
@@ -253,5 +254,47 @@ fn what_was_decided_outlives_the_daemon() {
         assert_eq!(decision.plan.inputs, plan["digest"].as_str().unwrap());
         let learned = archive.learned().unwrap().expect("what was learned is kept at the end");
         assert!(learned.nodes.contains_key(&ebbtide_proto::NodeId::new("a").unwrap()));
+    });
+}
+
+/// Two hours of two machines of which one would have done, told afterwards as an agent does that was offline.
+#[test]
+fn what_would_have_been_saved_is_told_from_the_store() {
+    run(async {
+        let daemon = daemon().await;
+        let began = (now_ms() / 300_000 - 24) * 300_000;
+        for (name, watts, containers) in [("a", 70, &[("web-1", 400)][..]), ("b", 95, &[("web-2", 300)])] {
+            let mut agent = Agent::join(daemon.connect().await, hello(name, 7)).await.unwrap();
+            for seq in 1..=120 {
+                agent.send(&at(seq, began, began + seq * 60_000, watts, containers)).await;
+                agent.acked(seq).await.unwrap();
+            }
+        }
+        let folder = daemon.stop().await;
+        let inventory = folder.path().join("inventory.toml");
+        std::fs::write(&inventory, INVENTORY.replace("pool =", "cpus = 4\n    pool =")).unwrap();
+        let program: PathBuf = env!("CARGO_BIN_EXE_ebbtide-fleet").into();
+        let data = folder.path().join("data");
+        let run = |more: &[&str]| {
+            let mut command = std::process::Command::new(&program);
+            command.arg("replay").arg("--from").arg(&data).arg("--inventory").arg(&inventory);
+            command.args(more).output().unwrap()
+        };
+        let since = jiff::Timestamp::from_millisecond(began.cast_signed()).unwrap().to_string();
+        let output = run(&["--since", &since, "--json"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let replayed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |key: &str| replayed[key].as_f64().unwrap();
+        // 165 W for two hours; one of the two machines goes off after its time to stay on
+        assert!((of("as_it_was_kwh") - 0.33).abs() < 0.02, "{replayed:#}");
+        assert!(of("saved_kwh") > 0.05 && of("saved_pct") < 60.0, "{replayed:#}");
+        let output = run(&["--since", &since]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("2 nodes and 2 workloads"), "{output:?}");
+
+        std::fs::write(&inventory, "[[node]]\nname = 'nobody'\ncpus = 4\n").unwrap();
+        let output = run(&[]);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no node of the inventory is in the store"));
+        assert_eq!(output.status.code(), Some(1));
     });
 }

@@ -12,7 +12,7 @@ pub mod observe;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ebbtide_planner::check::check;
@@ -165,9 +165,9 @@ impl Plans {
             *remembered_ms = at.ms();
             self.remember(state, at);
         }
-        let begun = Instant::now();
+        let begun = clock::now();
         let made = plan(state, &self.policy, at);
-        let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took_us = u64::try_from(clock::now().since(begun).as_micros()).unwrap_or(u64::MAX);
         match made {
             Ok(made) => self.stand(state, made, at, took_us),
             Err(Refusal::NotSynced) => {
@@ -242,7 +242,10 @@ fn says_the_same(a: &Plan, b: &Plan) -> bool {
 }
 
 /// Reads a policy file.
-fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+///
+/// # Errors
+/// If it can't be read or makes no sense; says where.
+pub fn read_policy(path: &Path) -> anyhow::Result<Policy> {
     let text = std::fs::read_to_string(path).with_context(|| format!("can't read the policy {}", path.display()))?;
     parse_policy(&text).map_err(|why| anyhow::anyhow!("policy {}: {why}", path.display()))
 }
