@@ -165,6 +165,11 @@ fn a_fleet_is_told_what_it_needs_and_why() {
         assert_eq!(early.status.code(), Some(1));
         let said = String::from_utf8_lossy(&early.stderr).into_owned();
         assert!(said.contains("there is no plan yet"), "{said}");
+        // an empty fleet has none, however long one waits
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let page = daemon.page("/metrics").await;
+        assert!(page.contains("# TYPE ebbtide_fleet_plan_power_watts gauge"), "{page}");
+        assert!(!page.contains("ebbtide_fleet_plan_power_watts{"), "{page}");
 
         let _a = Machine::start(&daemon, "a", 70, &[("web-1", 400), ("web-2", 300)]).await;
         let b = Machine::start(&daemon, "b", 95, &[("web-3", 200)]).await;

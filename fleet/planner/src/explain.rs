@@ -250,7 +250,7 @@ fn hold(h: &Hold) -> String {
         Hold::NotOn => "it isn't known to be on".to_owned(),
         Hold::Cordoned => "somebody closed it".to_owned(),
         Hold::Silent { seconds: s } => format!("nothing was heard of it for {s} s"),
-        Hold::MinOn { left_s } => format!("it was powered on a short while ago, {left_s} s to go"),
+        Hold::MinOn { left_s } => format!("it isn't known to be on for long, {left_s} s to go"),
         Hold::JustWoken { left_s } => format!("a node of its pool was powered on a short while ago, {left_s} s to go"),
         Hold::SwitchBudget => "it was switched too often in the last 24 h".to_owned(),
         Hold::Interlock { name } => format!("interlock {name}"),

@@ -168,6 +168,8 @@ impl Plans {
                     return Err(NoAnswer::Invalid(text));
                 }
                 node.switchable = entry.switchable.unwrap_or(true);
+                // it has been there for long: what is asked for is how things would settle
+                node.since = Time::from_ms(1);
                 edits.push(Edit::AddNode { node: Box::new(node) });
             }
         }

@@ -165,6 +165,11 @@ impl Plans {
             *remembered_ms = at.ms();
             self.remember(state, at);
         }
+        if state.nodes.is_empty() {
+            let text = "no node was heard of yet; let one join: ebbtide token create --node NAME".to_owned();
+            *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = text;
+            return;
+        }
         let begun = clock::now();
         let made = plan(state, &self.policy, at);
         let took_us = u64::try_from(clock::now().since(begun).as_micros()).unwrap_or(u64::MAX);
