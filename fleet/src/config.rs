@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::Mode;
 use crate::power::{FeedConfig, Place};
-use crate::store;
+use crate::{store, toml_text};
 
 /// The file. All keys are optional; those that are left out have the values of `--dump-config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -242,12 +242,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text).map_err(|e| {
-            let line = e.span().map(|span| text.get(..span.start).unwrap_or("").split('\n').count());
-            let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            ConfigError::Parse { path: path.to_owned(), text: format!("{place}{}", e.message()) }
-        })?;
-        Ok(config)
+        toml_text::read(&text).map_err(|text| ConfigError::Parse { path: path.to_owned(), text })
     }
 
     /// The devices, with the PDU models that they may be.

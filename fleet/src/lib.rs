@@ -25,4 +25,5 @@ pub mod replay;
 pub mod serve;
 pub mod simulate;
 pub mod store;
+pub mod toml_text;
 pub mod ui;

@@ -1,28 +1,27 @@
 //! `ebbtide-fleet replay`: had a policy been on, what would have come of what is in the store?
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use ebbtide_planner::sim::history::{self, History, NodeHistory, Seen, WorkloadHistory};
-use ebbtide_planner::state::resources::Resources;
-use ebbtide_planner::state::workload::Workload;
-use ebbtide_proto::{NodeId, WorkloadId, WorkloadKind, v1};
+use ebbtide_planner::sim::history::{self, History, NodeHistory, WorkloadHistory};
+use ebbtide_proto::series::Metric;
+use ebbtide_proto::{NodeId, WorkloadId, v1};
 use ebbtide_runtime::clock;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Replay;
 use crate::decide::inventory::Inventory;
+use crate::decide::observe::is_placed;
 use crate::decide::read_policy;
-use crate::fields;
 use crate::query::QueryError;
-use crate::store::{Export, Options, Resolution, Store};
+use crate::store::names::Definition;
+use crate::store::{Export, Options, Resolution, Sink, Store};
+use crate::{fields, groups};
 
 /// Steps of the record.
 const STEP_MS: u64 = 300_000;
-/// What nobody said a workload needs, it is taken to need in steps of this, in thousandths of a CPU.
-const STEP_MILLI: f64 = 100.0;
 
 /// Runs a policy over what is in the store.
 ///
@@ -93,22 +92,21 @@ fn recorded(store: &Store, inventory: &Inventory, from_ms: u64, until_ms: u64) -
         nodes.push(NodeHistory { node, watts: watts(store, &id, from_ms, steps)? });
     }
     ensure!(!nodes.is_empty(), "no node of the inventory is in the store");
-    let names: BTreeSet<&NodeId> = nodes.iter().map(|n| &n.node.id).collect();
-    let mut used = Used { from_ms, steps, line: Vec::new(), nodes: BTreeMap::new(), workloads: BTreeMap::new() };
-    for name in names {
-        let what = Export { from_ms, until_ms, node: Some(name.clone()), resolution: Resolution::Minute };
-        store.export(&what, &mut used)?;
+    let mut used = Used { from_ms, steps, nodes: BTreeMap::new(), workloads: BTreeMap::new(), of: None };
+    for n in &nodes {
+        let what = Export { from_ms, until_ms, node: Some(n.node.id.clone()), resolution: Resolution::Minute };
+        store.hand_out(&what, &mut used)?;
     }
-    let Used { nodes: busy, workloads: seen, .. } = used;
     for n in &mut nodes {
-        let theirs = seen.iter().filter(|((node, _), _)| *node == n.node.id).flat_map(|(_, ns)| ns).sum::<u64>();
-        let all = busy.get(&n.node.id).map_or(0, |ns| ns.iter().sum::<u64>());
+        let on_it = used.workloads.values().filter_map(|seen| seen.by_node.get(&n.node.id));
+        let theirs: u64 = on_it.flatten().sum();
+        let all: u64 = used.nodes.get(&n.node.id).map_or(0, |ns| ns.iter().sum());
         // what belongs to the node goes on wherever workloads are
         let own = all.saturating_sub(theirs) / (STEP_MS * 1000 * steps as u64).max(1);
         n.node.reserved_use_milli = own;
         n.node.reserved.cpu_milli = n.node.reserved.cpu_milli.max(own);
     }
-    Ok(History { step_s: STEP_MS / 1000, nodes, workloads: workloads(&seen, inventory, steps) })
+    Ok(History { step_s: STEP_MS / 1000, nodes, workloads: workloads(&used.workloads, inventory, steps) })
 }
 
 /// Mean watts of each step; `None` where less than half of it is known.
@@ -142,96 +140,73 @@ fn watts(store: &Store, node: &NodeId, from_ms: u64, steps: usize) -> Result<Vec
 }
 
 /// Workloads with their use in each step.
-fn workloads(
-    seen: &BTreeMap<(NodeId, WorkloadId), Vec<u64>>,
-    inventory: &Inventory,
-    steps: usize,
-) -> Vec<WorkloadHistory> {
-    let mut all: BTreeMap<&WorkloadId, Vec<Option<Seen>>> = BTreeMap::new();
-    for ((node, id), ns) in seen {
-        let samples = all.entry(id).or_insert_with(|| vec![None; steps]);
-        let (first, last) = (ns.iter().position(|n| *n > 0), ns.iter().rposition(|n| *n > 0));
-        let (Some(first), Some(last)) = (first, last) else { continue };
-        for (sample, ns) in samples.iter_mut().zip(ns).take(last + 1).skip(first) {
-            *sample = Some(Seen { node: Some(node.clone()), cpu_milli: *ns as f64 / (STEP_MS as f64 * 1e3) });
-        }
-    }
-    all.into_iter()
-        .filter(|(_, samples)| samples.iter().any(Option::is_some))
-        .map(|(id, samples)| {
-            let most = samples.iter().flatten().map(|s| s.cpu_milli).fold(0.0, f64::max);
-            #[allow(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "not negative, and it saturates"
-            )]
-            let needs = ((most / STEP_MILLI).ceil().max(1.0) * STEP_MILLI) as u64;
-            let mut workload = Workload::new(id.clone(), Resources::new(needs, 0));
-            workload.stays = true;
-            if let Some(entry) = inventory.workload(id, id.name()) {
-                entry.describe(&mut workload);
+fn workloads(seen: &BTreeMap<WorkloadId, Seen>, inventory: &Inventory, steps: usize) -> Vec<WorkloadHistory> {
+    let mut all = Vec::new();
+    for (id, Seen { name, by_node }) in seen {
+        let mut samples = vec![None; steps];
+        for (node, ns) in by_node {
+            let (first, last) = (ns.iter().position(|n| *n > 0), ns.iter().rposition(|n| *n > 0));
+            let (Some(first), Some(last)) = (first, last) else { continue };
+            for (sample, ns) in samples.iter_mut().zip(ns).take(last + 1).skip(first) {
+                let cpu_milli = *ns as f64 / (STEP_MS as f64 * 1e3);
+                *sample = Some(history::Seen { node: Some(node.clone()), cpu_milli });
             }
-            WorkloadHistory { workload, samples }
-        })
-        .collect()
+        }
+        let most = samples.iter().flatten().map(|s| s.cpu_milli).reduce(f64::max);
+        all.extend(most.map(|most| WorkloadHistory { workload: inventory.described(id, name, most), samples }));
+    }
+    all
 }
 
-/// Takes in an export: nanoseconds of CPU time by step, of nodes and of workloads on them.
+/// A workload: as it is shown, and nanoseconds of CPU time by node and step.
+struct Seen {
+    name: String,
+    by_node: BTreeMap<NodeId, Vec<u64>>,
+}
+
+/// Takes CPU time out of the store, in nanoseconds by step.
 struct Used {
     from_ms: u64,
     steps: usize,
-    line: Vec<u8>,
+    /// Of whole nodes.
     nodes: BTreeMap<NodeId, Vec<u64>>,
-    workloads: BTreeMap<(NodeId, WorkloadId), Vec<u64>>,
+    workloads: BTreeMap<WorkloadId, Seen>,
+    /// What the values are of that come now.
+    of: Option<(NodeId, Option<WorkloadId>)>,
 }
 
-impl Used {
-    fn take(&mut self, line: &str) -> Option<()> {
-        let mut fields = line.split(',');
-        let (at_ms, node, metric) = (fields.next()?.parse::<u64>().ok()?, fields.next()?, fields.next()?);
-        if metric != "cpu_time_ns" {
-            return None;
-        }
-        let rest: Vec<&str> = fields.collect();
-        // names that had to be quoted have commas; nothing that is placed does
-        let [_, workload, value, _] = rest.as_slice() else { return None };
-        let (node, ns) = (NodeId::new(node).ok()?, value.parse::<u64>().ok()?);
-        let step = usize::try_from(at_ms.checked_sub(self.from_ms)? / STEP_MS).ok()?;
-        let series = if workload.is_empty() {
-            self.nodes.entry(node)
-        } else {
-            let id: WorkloadId = workload.parse().ok()?;
-            if !matches!(id.kind(), WorkloadKind::Pod | WorkloadKind::Container | WorkloadKind::Vm) {
-                return None;
+impl Sink for Used {
+    fn series(&mut self, node: &NodeId, of: Option<&Definition>) -> bool {
+        self.of = None;
+        let Some(of) = of.filter(|of| of.metric == Metric::CpuTime) else { return false };
+        let workload = of.workload.as_ref().map(|info| (&info.id, groups::shown(info), is_placed(info)));
+        self.of = match workload {
+            None => Some((node.clone(), None)),
+            Some((id, name, true)) => {
+                self.workloads.entry(id.clone()).or_insert_with(|| Seen { name, by_node: BTreeMap::new() });
+                Some((node.clone(), Some(id.clone())))
             }
-            return self.add(step, ns, (node, id));
+            Some((.., false)) => None,
         };
-        let series = series.or_insert_with(|| vec![0; self.steps]);
-        *series.get_mut(step)? += ns;
-        Some(())
+        self.of.is_some()
     }
 
-    fn add(&mut self, step: usize, ns: u64, key: (NodeId, WorkloadId)) -> Option<()> {
-        let steps = self.steps;
-        *self.workloads.entry(key).or_insert_with(|| vec![0; steps]).get_mut(step)? += ns;
-        Some(())
-    }
-}
-
-impl Write for Used {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for part in bytes.split_inclusive(|b| *b == b'\n') {
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.line);
-                // the head, and lines about something else, are passed over
-                let _taken = std::str::from_utf8(&line).ok().and_then(|line| self.take(line.trim_end()));
-            }
+    fn value(&mut self, at_ms: u64, value: u64, _: Option<u64>) -> io::Result<()> {
+        let Some((node, workload)) = &self.of else { return Ok(()) };
+        let by_node = match workload {
+            None => &mut self.nodes,
+            Some(id) => match self.workloads.get_mut(id) {
+                Some(seen) => &mut seen.by_node,
+                None => return Ok(()),
+            },
+        };
+        if !by_node.contains_key(node) {
+            by_node.insert(node.clone(), vec![0; self.steps]);
         }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+        let step = usize::try_from(at_ms.saturating_sub(self.from_ms) / STEP_MS).unwrap_or(usize::MAX);
+        if let Some(sum) = by_node.get_mut(node).and_then(|steps| steps.get_mut(step)) {
+            *sum += value;
+        }
         Ok(())
     }
 }

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// Which modules of this crate a module may use, and why.
 const MAY_USE: &[(&str, &[&str], &str)] = &[
-    ("config", &["decide", "power", "store"], "what the operator may say; retention, feeds and mode are made of it"),
+    (
+        "config",
+        &["decide", "power", "store", "toml_text"],
+        "what the operator may say; retention, feeds and mode are made of it",
+    ),
     ("pki", &[], "certificates: knows nobody"),
     ("plot", &[], "data to SVG: knows nobody"),
     ("groups", &[], "what workloads are added up under: pure"),
@@ -20,7 +24,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     (
         "decide",
-        &["catalogue", "groups", "live", "power"],
+        &["catalogue", "groups", "live", "power", "toml_text"],
         "plans from what is live and proven: switches nothing, answers in the words of the API",
     ),
     ("ingest", &["live", "store"], "puts what agents send where it belongs"),
@@ -35,9 +39,10 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     ("args", &[], "the command line"),
     ("fields", &[], "prints figures: knows nobody"),
+    ("toml_text", &[], "reads files of operators: knows nobody"),
     ("bench", &["args", "config", "fields", "pki", "store"], "the daemon from outside"),
     ("simulate", &["args", "fields"], "the planner on a virtual clock"),
-    ("replay", &["args", "decide", "fields", "query", "store"], "a policy over what is stored"),
+    ("replay", &["args", "decide", "fields", "groups", "query", "store"], "a policy over what is stored"),
     ("command", &["args", "bench", "config", "replay", "serve", "simulate", "store"], "the daemon's commands"),
     ("cli", &["pki"], "operators' command line: of the daemon it knows only the wire"),
     ("lib", &[], "only names the modules"),

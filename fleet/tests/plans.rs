@@ -70,7 +70,8 @@ fn told(seq: u64, began: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
     at(seq, began, now_ms(), watts, containers)
 }
 
-/// What was used from `began` until `now`: watts of one zone, milli-CPUs of containers and of the node.
+/// What was used from `began` until `now`: watts of one zone, milli-CPUs of containers (`NAME`, or `ID:NAME`) and of the
+/// node.
 fn at(seq: u64, began: u64, now: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
     let spent = now - began;
     let zone = Arc::new(ZoneInfo {
@@ -88,10 +89,11 @@ fn at(seq: u64, began: u64, now: u64, watts: u64, containers: &[(&str, u64)]) ->
     let mut values = vec![spent * watts * 1000, spent * 1000 * containers.iter().map(|c| c.1).sum::<u64>()];
     let mut workloads = Vec::new();
     for (name, milli) in containers {
-        let id = WorkloadId::new(WorkloadKind::Container, name).unwrap();
+        let (id, name) = name.split_once(':').unwrap_or((name, name));
+        let id = WorkloadId::new(WorkloadKind::Container, id).unwrap();
         series.push(cpu(Some(id.clone())));
         values.push(spent * 1000 * milli);
-        workloads.push(Arc::new(WorkloadInfo { id, labels: [("name", *name)].into_iter().collect() }));
+        workloads.push(Arc::new(WorkloadInfo { id, labels: [("name", name)].into_iter().collect() }));
     }
     let columns = (0..series.len()).map(|i| Column { series: u32::try_from(i).unwrap(), first: 0, len: 1 }).collect();
     Batch {
@@ -268,7 +270,7 @@ fn what_would_have_been_saved_is_told_from_the_store() {
     run(async {
         let daemon = daemon().await;
         let began = (now_ms() / 300_000 - 24) * 300_000;
-        for (name, watts, containers) in [("a", 70, &[("web-1", 400)][..]), ("b", 95, &[("web-2", 300)])] {
+        for (name, watts, containers) in [("a", 70, &[("5e1f:web-1", 400)][..]), ("b", 95, &[("0c77:web-2", 300)])] {
             let mut agent = Agent::join(daemon.connect().await, hello(name, 7)).await.unwrap();
             for seq in 1..=120 {
                 agent.send(&at(seq, began, began + seq * 60_000, watts, containers)).await;
@@ -285,8 +287,9 @@ fn what_would_have_been_saved_is_told_from_the_store() {
             command.arg("replay").arg("--from").arg(&data).arg("--inventory").arg(&inventory);
             command.args(more).output().unwrap()
         };
-        let since = jiff::Timestamp::from_millisecond(began.cast_signed()).unwrap().to_string();
-        let output = run(&["--since", &since, "--json"]);
+        let moment = |ms: u64| jiff::Timestamp::from_millisecond(ms.cast_signed()).unwrap().to_string();
+        let span = ["--since", &moment(began), "--until", &moment(began + 24 * 300_000)];
+        let output = run(&[&span[..], &["--json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
         let replayed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -294,7 +297,7 @@ fn what_would_have_been_saved_is_told_from_the_store() {
         // 165 W for two hours; one of the two machines goes off after its time to stay on
         assert!((of("as_it_was_kwh") - 0.33).abs() < 0.02, "{replayed:#}");
         assert!(of("saved_kwh") > 0.05 && of("saved_pct") < 60.0, "{replayed:#}");
-        let output = run(&["--since", &since]);
+        let output = run(&span);
         assert!(String::from_utf8_lossy(&output.stdout).contains("2 nodes and 2 workloads"), "{output:?}");
 
         std::fs::write(&inventory, "[[node]]\nname = 'nobody'\ncpus = 4\n").unwrap();

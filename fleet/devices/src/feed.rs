@@ -59,8 +59,12 @@ pub struct Wall {
 impl FeedConfig {
     /// All places that it names.
     pub fn places(&self) -> impl Iterator<Item = Place> {
-        let bmc = self.bmc.iter().map(|device| Place { device: device.clone(), outlet: OutletId::new(SYSTEM) });
-        self.outlets.iter().cloned().chain(bmc).chain(self.wake.iter().cloned())
+        self.outlets.iter().cloned().chain(self.behind_bmc()).chain(self.wake.iter().cloned())
+    }
+
+    /// The machine behind its BMC.
+    fn behind_bmc(&self) -> Option<Place> {
+        Some(Place { device: self.bmc.clone()?, outlet: OutletId::new(SYSTEM) })
     }
 
     /// What is tried to wake the node, in order.
@@ -68,8 +72,7 @@ impl FeedConfig {
         if !self.wake.is_empty() {
             return self.wake.clone();
         }
-        let bmc = self.bmc.iter().map(|device| Place { device: device.clone(), outlet: OutletId::new(SYSTEM) });
-        bmc.chain(self.outlets.iter().cloned()).collect()
+        self.behind_bmc().into_iter().chain(self.outlets.iter().cloned()).collect()
     }
 
     /// The node's power: of all its outlets, or of its BMC where an outlet tells nothing.
@@ -78,7 +81,7 @@ impl FeedConfig {
         let outlets: Option<Vec<Wall>> = self.outlets.iter().map(of).collect();
         match outlets.filter(|all| !all.is_empty()) {
             Some(all) => Some(together(&all)),
-            None => wall_at(&Place { device: self.bmc.clone()?, outlet: OutletId::new(SYSTEM) }, &latest),
+            None => wall_at(&self.behind_bmc()?, &latest),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A digest of what a decision was made from, to recognise the same inputs again.
+//! A digest of what a decision was made from, to recognise the same inputs again; and the mixing of numbers.
 
 use std::io::{self, Write};
 
@@ -21,6 +21,17 @@ impl Write for Fnv {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What SplitMix64 steps by.
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Mixes a number so that each of its bits tells on all: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, doi
+/// 10.1145/2660193.2660195).
+pub(crate) const fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// The digest of all inputs of a plan, as 32 hexadecimal digits.

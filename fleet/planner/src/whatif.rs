@@ -49,6 +49,9 @@ pub struct WhatIf {
     pub now: Plan,
     /// The plan as they would be.
     pub then: Plan,
+    /// The fleet that it is for.
+    #[serde(skip)]
+    pub edited: FleetState,
     /// Watts after the plan that would be more (or, negative, less).
     pub watts: f64,
     /// Euro in a year at the price of each side, more or less.
@@ -99,6 +102,7 @@ pub fn what_if(state: &FleetState, policy: &Policy, now: Time, edits: &[Edit]) -
         kg_co2_per_year: (yearly(&then, rules.worth.carbon) - yearly(&as_is, policy.worth.carbon)) / 1000.0,
         now: as_is,
         then,
+        edited: other,
     })
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ebbtide_planner::check::check;
+use ebbtide_planner::check::{Violation, check};
 use ebbtide_planner::explain;
 use ebbtide_planner::plan::action::{Action, Do, Plan};
 use ebbtide_planner::plan::reason::{Reason, Verdict};
-use ebbtide_planner::replay::{Decision, ReplayError};
-use ebbtide_planner::state::event::Event;
+use ebbtide_planner::replay::Decision;
 use ebbtide_planner::state::node::PowerState;
 use ebbtide_planner::state::{FleetState, Time};
 use ebbtide_planner::whatif::{Edit, WhatIfError, what_if};
@@ -60,18 +59,20 @@ impl Plans {
         if let Some(standing) = self.standing().filter(|standing| standing.id == id) {
             return Ok(standing);
         }
-        let gone =
-            || NoAnswer::NotFound(format!("there is no plan {id}, or it is no longer kept; ebbtide plan --list"));
-        let summary = self.archive.summary(id)?.ok_or_else(gone)?;
-        let decision = self.archive.decision(id)?.ok_or_else(gone)?;
-        let violations = check(&decision.plan, &decision.state, &decision.policy);
+        let decision = self.kept(id)?;
+        let summary = self.archive.summary(id)?.ok_or_else(|| gone(id))?;
         Ok(Standing {
             id,
-            violations: violations.into_iter().map(|v| v.what).collect(),
+            violations: violations(&decision),
             decision: decision.into(),
             confirmed_ms: summary.confirmed_ms,
             took_us: summary.took_us,
         })
+    }
+
+    /// A decision from the disk.
+    fn kept(&self, id: u64) -> Result<Decision, NoAnswer> {
+        self.archive.decision(id)?.ok_or_else(|| gone(id))
     }
 
     /// A plan.
@@ -97,7 +98,8 @@ impl Plans {
     }
 
     fn shown(&self, standing: &Standing) -> v1::Plan {
-        let mut shown = plan(standing.id, &standing.decision, self.mode);
+        let Decision { state, plan: made, .. } = &*standing.decision;
+        let mut shown = plan(standing.id, state, made, self.mode);
         shown.violations.clone_from(&standing.violations);
         shown.confirmed_ms = standing.confirmed_ms;
         shown.took_us = standing.took_us;
@@ -192,20 +194,9 @@ impl Plans {
                 NoAnswer::NotFound(format!("{node}: there is no such node, or there is already"))
             }
         })?;
-        let decision =
-            |plan: Plan| Decision { state: FleetState::clone(&state), policy: policy.clone(), now: at, plan };
-        // nodes that were removed or added are told of as the other plan saw them
-        let mut other = decision(answer.then);
-        for edit in &edits {
-            match edit {
-                Edit::RemoveNode { node } => drop(other.state.apply(at, Event::NodeGone { node: node.clone() })),
-                Edit::AddNode { node } => drop(other.state.apply(at, Event::NodeSeen(node.clone()))),
-                _ => {}
-            }
-        }
         Ok(v1::WhatIfResponse {
-            now: Some(self::plan(0, &decision(answer.now), self.mode)),
-            then: Some(self::plan(0, &other, self.mode)),
+            now: Some(self::plan(0, &state, &answer.now, self.mode)),
+            then: Some(self::plan(0, &answer.edited, &answer.then, self.mode)),
             change_uw: signed_uw(answer.watts),
             euro_per_year: answer.euro_per_year,
             kg_co2_per_year: answer.kg_co2_per_year,
@@ -218,20 +209,24 @@ impl Plans {
     /// If it isn't kept.
     pub fn replay(&self, id: u64) -> Result<v1::ReplayPlanResponse, NoAnswer> {
         let id = if id == 0 { self.now()?.id } else { id };
-        let gone =
-            || NoAnswer::NotFound(format!("there is no plan {id}, or it is no longer kept; ebbtide plan --list"));
         // from the disk, also if it is the one that stands: that is what can be asked for later
-        let decision = self.archive.decision(id)?.ok_or_else(gone)?;
-        let text = match decision.replay() {
-            Ok(()) => "the same plan, bit for bit".to_owned(),
-            Err(error @ (ReplayError::Refused(_) | ReplayError::Inputs { .. } | ReplayError::Differs { .. })) => {
-                error.to_string()
-            }
-        };
+        let decision = self.kept(id)?;
+        let replayed = decision.replay();
+        let same = replayed.is_ok();
+        let text = replayed.map_or_else(|error| error.to_string(), |()| "the same plan, bit for bit".to_owned());
         let input_bytes = serde_json::to_vec(&decision.state).map_or(0, |bytes| bytes.len() as u64);
-        let same = decision.replay().is_ok();
         Ok(v1::ReplayPlanResponse { same, text, digest: decision.plan.inputs.clone(), input_bytes })
     }
+}
+
+fn gone(id: u64) -> NoAnswer {
+    NoAnswer::NotFound(format!("there is no plan {id}, or it is no longer kept; ebbtide plan --list"))
+}
+
+/// What stands against a plan, in words.
+pub(super) fn violations(decision: &Decision) -> Vec<String> {
+    let told = |v: Violation| v.action.map_or_else(|| v.what.clone(), |id| format!("action {id} {}", v.what));
+    check(&decision.plan, &decision.state, &decision.policy).into_iter().map(told).collect()
 }
 
 /// A workload by its id or, if only one is called so, the end of it.
@@ -267,9 +262,8 @@ fn explanation(plan: u64, e: explain::Explanation) -> v1::Explanation {
     v1::Explanation { headline: e.headline, because: e.because, reason_json, plan }
 }
 
-/// A decision as it is told.
-fn plan(id: u64, decision: &Decision, mode: Mode) -> v1::Plan {
-    let p = &decision.plan;
+/// A plan for `state` as it is told.
+fn plan(id: u64, state: &FleetState, p: &Plan, mode: Mode) -> v1::Plan {
     v1::Plan {
         id,
         at_ms: p.at.ms(),
@@ -281,7 +275,7 @@ fn plan(id: u64, decision: &Decision, mode: Mode) -> v1::Plan {
         cost_uj: uw(p.cost_j),
         pays_back_s: p.pays_back_s().filter(|_| !p.is_empty()).map(|s| uw(s / 1e6)),
         actions: p.actions.iter().map(action).collect(),
-        nodes: nodes(decision),
+        nodes: nodes(state, p),
         unplaced: p.unplaced.iter().map(ToString::to_string).collect(),
         violations: Vec::new(),
         cut_short: p.cut_short,
@@ -316,8 +310,7 @@ fn action(a: &Action) -> v1::PlanAction {
 }
 
 /// Nodes before and after.
-fn nodes(decision: &Decision) -> Vec<v1::PlanNode> {
-    let Decision { state, plan, .. } = decision;
+fn nodes(state: &FleetState, plan: &Plan) -> Vec<v1::PlanNode> {
     let mut after = state.clone();
     for event in plan.effects() {
         after.apply(plan.at, event);

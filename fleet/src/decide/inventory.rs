@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 /// Largest amount of CPUs and of bytes that is believed.
 const MOST_CPUS: f64 = 1e6;
 const MOST_BYTES: u64 = 1 << 50;
+/// What nobody said a workload needs, it is taken to need in steps of this, in thousandths of a CPU.
+const STEP_MILLI: f64 = 100.0;
 /// How far a curve may be off that somebody wrote down.
 const WRITTEN_DOWN: f64 = 0.15;
 
@@ -187,11 +189,7 @@ impl Inventory {
     /// If it makes no sense; says where.
     pub fn parse(text: &str, what: &str) -> Result<Self, InventoryError> {
         let wrong = |text: String| InventoryError::Content { what: what.to_owned(), text };
-        let inventory: Self = toml::from_str(text).map_err(|e| {
-            let line = e.span().map(|span| text.get(..span.start).unwrap_or("").split('\n').count());
-            let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            wrong(format!("{place}{}", e.message()))
-        })?;
+        let inventory: Self = crate::toml_text::read(text).map_err(wrong)?;
         let mut names = std::collections::BTreeSet::new();
         for node in &inventory.node {
             node.check().map_err(|why| wrong(format!("node {:?} {why}", node.name)))?;
@@ -209,6 +207,19 @@ impl Inventory {
     pub fn workload(&self, id: &WorkloadId, name: &str) -> Option<&WorkloadEntry> {
         let id = id.to_string();
         self.workload.iter().find(|entry| matches(&entry.name, &id) || matches(&entry.name, name))
+    }
+
+    /// A workload that was seen to use `most_milli` thousandths of a CPU at the most: as it is described, or else one
+    /// that needs about that much and stays where it is.
+    pub fn described(&self, id: &WorkloadId, name: &str, most_milli: f64) -> Workload {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
+        let needs = ((most_milli / STEP_MILLI).ceil().max(1.0) * STEP_MILLI).round() as u64;
+        let mut workload = Workload::new(id.clone(), Resources::new(needs, 0));
+        workload.stays = true;
+        if let Some(entry) = self.workload(id, name) {
+            entry.describe(&mut workload);
+        }
+        workload
     }
 }
 
@@ -295,7 +306,7 @@ impl WorkloadEntry {
     }
 
     /// Puts into `workload` what is known.
-    pub fn describe(&self, workload: &mut Workload) {
+    fn describe(&self, workload: &mut Workload) {
         if let Some(cpus) = self.cpus {
             workload.requests.cpu_milli = milli(cpus);
         }
@@ -388,8 +399,7 @@ mod tests {
         assert!((node.curve.watts(0.5) - 140.0).abs() < 1e-9);
         assert!((node.boot.seconds(0.5) - 90.0).abs() < 1e-9);
         let id: WorkloadId = "pod/shop/web-0".parse().unwrap();
-        let mut workload = Workload::new(id.clone(), Resources::default());
-        inventory.workload(&id, "shop/web-0").unwrap().describe(&mut workload);
+        let workload = inventory.described(&id, "shop/web-0", 7000.0);
         assert_eq!((workload.requests.cpu_milli, workload.stays), (250, false));
         assert!(workload.admits(&node));
         assert!(inventory.workload(&"pod/other/web-0".parse().unwrap(), "other/web-0").is_none());

@@ -9,13 +9,12 @@ pub mod archive;
 pub mod inventory;
 pub mod observe;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use ebbtide_planner::check::check;
 use ebbtide_planner::explain;
 use ebbtide_planner::plan::action::Plan;
 use ebbtide_planner::plan::reason::Reason;
@@ -25,7 +24,7 @@ use ebbtide_planner::replay::Decision;
 use ebbtide_planner::state::event::Event;
 use ebbtide_planner::state::{FleetState, Time};
 use ebbtide_proto::series::{Quality, ZoneKind};
-use ebbtide_proto::{NodeId, WorkloadKind, v1};
+use ebbtide_proto::{NodeId, v1};
 use ebbtide_runtime::clock;
 use ebbtide_runtime::tasks::{self, Shutdown};
 
@@ -120,14 +119,13 @@ impl Plans {
             observer.resume(state, Time::from_ms(now_ms()), FORGET_S);
         }
         let state = state.unwrap_or_default();
-        let shown = Arc::new(state.clone());
         let work = Work { observer, state, wakes: BTreeMap::new(), remembered_ms: now_ms() };
         Ok(Self {
             mode,
             policy,
             archive,
             standing: RwLock::new(None),
-            state: RwLock::new(shown),
+            state: RwLock::default(),
             wanting: RwLock::new("the daemon has just started".to_owned()),
             work: Mutex::new(work),
         })
@@ -166,8 +164,7 @@ impl Plans {
             self.remember(state, at);
         }
         if state.nodes.is_empty() {
-            let text = "no node was heard of yet; let one join: ebbtide token create --node NAME".to_owned();
-            *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = text;
+            self.want("no node was heard of yet; let one join: ebbtide token create --node NAME".to_owned());
             return;
         }
         let begun = clock::now();
@@ -176,12 +173,11 @@ impl Plans {
         match made {
             Ok(made) => self.stand(state, made, at, took_us),
             Err(Refusal::NotSynced) => {
-                let text = format!("nodes are still waited for, {wait_s:.0} s at most");
-                *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = text;
+                self.want(format!("nodes are still waited for, {wait_s:.0} s at most"));
             }
             Err(refusal) => {
                 tracing::error!("no plan: {refusal}");
-                *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = refusal.to_string();
+                self.want(refusal.to_string());
             }
         }
     }
@@ -199,12 +195,8 @@ impl Plans {
             *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
             return;
         }
-        let found = check(&made, state, &self.policy);
         let decision = Decision::of(state.clone(), self.policy.clone(), at, made);
-        let violations: Vec<String> = found
-            .iter()
-            .map(|v| v.action.map_or_else(|| v.what.clone(), |id| format!("action {id} {}", v.what)))
-            .collect();
+        let violations = answer::violations(&decision);
         if !violations.is_empty() {
             tracing::error!(?violations, "a plan doesn't hold up: this is a fault of the planner, please report it");
         }
@@ -222,6 +214,11 @@ impl Plans {
         let decision = Arc::new(decision);
         let standing = Standing { id, decision, violations, confirmed_ms: at.ms(), took_us };
         *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    }
+
+    /// Says why there is no plan.
+    fn want(&self, why: String) {
+        *self.wanting.write().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     fn remember(&self, state: &FleetState, at: Time) {
@@ -257,11 +254,7 @@ pub fn read_policy(path: &Path) -> anyhow::Result<Policy> {
 
 /// Reads a policy; says what is wrong, and where.
 fn parse_policy(text: &str) -> Result<Policy, String> {
-    let policy: Policy = toml::from_str(text).map_err(|e| {
-        let line = e.span().map(|span| text.get(..span.start).unwrap_or("").split('\n').count());
-        let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        format!("{place}{}", e.message())
-    })?;
+    let policy: Policy = crate::toml_text::read(text)?;
     policy.validate().map_err(|e| e.to_string())?;
     Ok(policy)
 }
@@ -311,13 +304,14 @@ fn now_ms() -> u64 {
 
 /// All nodes as they are seen now.
 fn sights(live: &Live, rack: &Rack, wakes: &[v1::Wake], now_ms: u64) -> BTreeMap<NodeId, Sight> {
+    let proven: BTreeSet<&str> = wakes.iter().filter(|wake| wake.proven).map(|wake| wake.node.as_str()).collect();
     let mut all = BTreeMap::new();
     live.loads(now_ms, |id, load| {
         let mut sight = seen(load);
         let feed = rack.feed(id.as_str());
         sight.hardware = rack.power_state(id.as_str());
         sight.switchable = feed.is_some_and(|feed| !feed.ladder().is_empty());
-        sight.wake_proven = wakes.iter().any(|wake| wake.proven && wake.node == id.as_str());
+        sight.wake_proven = proven.contains(id.as_str());
         all.insert(id.clone(), sight);
     });
     all
@@ -326,20 +320,14 @@ fn sights(live: &Live, rack: &Rack, wakes: &[v1::Wake], now_ms: u64) -> BTreeMap
 fn seen(load: Load) -> Sight {
     let node = load.node;
     let at_the_wall = |zone: &&v1::ZonePower| {
-        !zone.stale && zone.zone.as_ref().is_some_and(|z| z.kind == i32::from(v1::ZoneKind::from(ZoneKind::Wall)))
+        !zone.stale && zone.zone.as_ref().is_some_and(|z| ZoneKind::from_wire(z.kind) == Ok(ZoneKind::Wall))
     };
     let wall = node.zones.iter().find(at_the_wall).and_then(|zone| Some((zone.power_uw?, zone.zone.as_ref()?.quality)));
     let (power_uw, quality) = wall.map_or((node.power_uw, node.quality), |(uw, quality)| (Some(uw), quality));
     let machine = node.machine.unwrap_or_default();
     let workload = |w: &(Arc<ebbtide_proto::series::WorkloadInfo>, Option<u64>)| {
         let (info, cpu_milli) = w;
-        let alone = match info.id.kind() {
-            WorkloadKind::Pod | WorkloadKind::Vm => true,
-            // one of a pod's is told with the pod
-            WorkloadKind::Container => info.label("pod").is_none(),
-            _ => false,
-        };
-        alone.then(|| Seen {
+        observe::is_placed(info).then(|| Seen {
             id: info.id.clone(),
             name: crate::groups::shown(info),
             cpu_milli: cpu_milli.map(|milli| milli as f64),
@@ -348,12 +336,10 @@ fn seen(load: Load) -> Sight {
     Sight {
         fresh: node.state == i32::from(v1::NodeState::Live),
         watts: power_uw.map(|uw| uw as f64 / 1e6),
-        error: if quality == i32::from(v1::Quality::from(Quality::Measured)) {
-            0.02
-        } else if quality == i32::from(v1::Quality::from(Quality::Scaled)) {
-            0.1
-        } else {
-            0.5
+        error: match Quality::from_wire(quality) {
+            Ok(Quality::Measured) => 0.02,
+            Ok(Quality::Scaled) => 0.1,
+            Ok(Quality::Modelled | Quality::Stale) | Err(_) => 0.5,
         },
         cpu_milli: node.cpu_milli.map(|milli| milli as f64),
         cpus: (machine.cpus > 0).then_some(machine.cpus),

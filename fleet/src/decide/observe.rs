@@ -4,7 +4,8 @@
 //! free of workloads as reserved. Nothing is ever concluded from silence: a node whose agent isn't heard keeps its
 //! workloads, and is off only if its outlet or BMC says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ebbtide_planner::model::learn::Reading;
 use ebbtide_planner::state::event::Event;
@@ -12,14 +13,13 @@ use ebbtide_planner::state::node::{Node, PowerState};
 use ebbtide_planner::state::resources::Resources;
 use ebbtide_planner::state::workload::Workload;
 use ebbtide_planner::state::{FleetState, Time};
-use ebbtide_proto::{NodeId, WorkloadId};
+use ebbtide_proto::series::WorkloadInfo;
+use ebbtide_proto::{NodeId, WorkloadId, WorkloadKind};
 
 use super::inventory::{Inventory, NodeEntry};
 
 /// Forecasts are made from means over so many seconds.
 const SAMPLE_S: f64 = 300.0;
-/// What nobody said a workload needs, it is taken to need in steps of this, in thousandths of a CPU.
-const STEP_MILLI: f64 = 100.0;
 /// A node's own use is told again when it differs by so much, in thousandths of a CPU.
 const OWN_USE_MILLI: u64 = 100;
 /// A workload that an agent, still speaking, doesn't tell of for so many seconds has ended.
@@ -63,6 +63,16 @@ pub struct Seen {
     pub cpu_milli: Option<f64>,
 }
 
+/// Whether it is a workload that can be on one node or another; others belong to theirs.
+pub fn is_placed(info: &WorkloadInfo) -> bool {
+    match info.id.kind() {
+        WorkloadKind::Pod | WorkloadKind::Vm => true,
+        // one of a pod's is told with the pod
+        WorkloadKind::Container => info.label("pod").is_none(),
+        _ => false,
+    }
+}
+
 /// What was told of a workload, and its use since the last sample.
 struct Known {
     node: NodeId,
@@ -78,11 +88,13 @@ struct Known {
 /// Remembers what was told, so that only news are.
 pub struct Observer {
     inventory: Inventory,
+    /// Its nodes by name.
+    managed: Arc<BTreeMap<NodeId, NodeEntry>>,
     nodes: BTreeMap<NodeId, Node>,
     own_use: BTreeMap<NodeId, u64>,
     workloads: BTreeMap<WorkloadId, Known>,
     began: Option<Time>,
-    heard: std::collections::BTreeSet<NodeId>,
+    heard: BTreeSet<NodeId>,
     synced: bool,
     settle_s: f64,
 }
@@ -90,13 +102,15 @@ pub struct Observer {
 impl Observer {
     /// Knows nothing yet. Nodes of the inventory are waited for, for `settle_s` seconds.
     pub fn new(inventory: Inventory, settle_s: f64) -> Self {
+        let managed = inventory.node.iter().filter_map(|entry| Some((NodeId::new(&entry.name).ok()?, entry.clone())));
         Self {
+            managed: Arc::new(managed.collect()),
             inventory,
             nodes: BTreeMap::new(),
             own_use: BTreeMap::new(),
             workloads: BTreeMap::new(),
             began: None,
-            heard: std::collections::BTreeSet::new(),
+            heard: BTreeSet::new(),
             synced: false,
             settle_s,
         }
@@ -106,7 +120,7 @@ impl Observer {
     /// there. Nodes that were not heard of for `forget_s` seconds are forgotten unless the inventory names them.
     pub fn resume(&mut self, state: &mut FleetState, at: Time, forget_s: f64) {
         state.synced = false;
-        let named = |id: &NodeId| self.inventory.node.iter().any(|entry| entry.name == id.as_str());
+        let named = |id: &NodeId| self.managed.contains_key(id);
         let nodes: Vec<(NodeId, bool)> =
             state.nodes.values().map(|n| (n.id.clone(), named(&n.id) || at.since(n.heard) < forget_s)).collect();
         for (node, keep) in nodes {
@@ -134,11 +148,6 @@ impl Observer {
         }
     }
 
-    /// The inventory.
-    pub fn inventory(&self) -> &Inventory {
-        &self.inventory
-    }
-
     /// Seconds until it no longer waits for nodes that were not heard of; 0: it doesn't wait.
     pub fn settles_in(&self, at: Time) -> f64 {
         let waits = self.began.map_or(self.settle_s, |began| (self.settle_s - at.since(began)).max(0.0));
@@ -155,13 +164,8 @@ impl Observer {
             );
         }
         let nothing = Sight::default();
-        let entries: BTreeMap<NodeId, NodeEntry> = self
-            .inventory
-            .node
-            .iter()
-            .filter_map(|entry| Some((NodeId::new(&entry.name).ok()?, entry.clone())))
-            .collect();
-        for (id, entry) in &entries {
+        let entries = Arc::clone(&self.managed);
+        for (id, entry) in &*entries {
             let sight = seen.get(id).unwrap_or(&nothing);
             self.node(at, id, entry, true, sight, &mut events);
         }
@@ -250,7 +254,6 @@ impl Observer {
     }
 
     fn workload(&mut self, at: Time, node: &NodeId, managed: bool, seen: &Seen, events: &mut Vec<Event>) {
-        let entry = self.inventory.workload(&seen.id, &seen.name);
         let known = self.workloads.entry(seen.id.clone()).or_insert_with(|| Known {
             node: node.clone(),
             described: Workload::new(seen.id.clone(), Resources::default()),
@@ -274,14 +277,7 @@ impl Observer {
             (known.sum, known.count, known.sampled) = (0.0, 0.0, Some(at));
             known.most = known.most.max(mean);
         }
-        let mut workload = Workload::new(
-            seen.id.clone(),
-            Resources::new(whole((known.most / STEP_MILLI).ceil().max(1.0) * STEP_MILLI), 0),
-        );
-        workload.stays = true;
-        if let Some(entry) = entry {
-            entry.describe(&mut workload);
-        }
+        let mut workload = self.inventory.described(&seen.id, &seen.name, known.most);
         workload.stays |= !managed;
         workload.node = Some(node.clone());
         let moved = known.node != *node;

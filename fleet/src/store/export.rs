@@ -1,4 +1,4 @@
-//! What is stored as lines of text, for other programs.
+//! What is stored, handed out series by series; and as lines of text, for other programs.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use super::codec::Zip;
 use super::day::{Day, HOUR_MS, SLOT_MS, day_names};
 use super::error::{InFile as _, OnFile as _};
 use super::hot::{gather, names_of, tail_of};
-use super::names::Names;
+use super::names::{Definition, Names};
 use super::node::{FrameRef, Node};
 use super::rollup::Rollup;
 use super::samples::Samples;
@@ -57,6 +57,17 @@ pub enum ExportError {
     Write(#[from] io::Error),
 }
 
+/// Takes what is stored.
+pub trait Sink {
+    /// What comes next is of this series of a node; `None`: the store has lost what it is of. Whether it is wanted.
+    fn series(&mut self, node: &NodeId, of: Option<&Definition>) -> bool;
+    /// A value, and how much of its bucket is known; `None`: it is a sample.
+    ///
+    /// # Errors
+    /// If it can't be taken; nothing comes after it.
+    fn value(&mut self, at_ms: u64, value: u64, covered_ms: Option<u64>) -> io::Result<()>;
+}
+
 const HEADER: &str = "time_ms,node,metric,zone,workload,value,covered_ms\n";
 
 impl Store {
@@ -66,33 +77,65 @@ impl Store {
     /// # Errors
     /// If the node is not known, or something can't be read or written. What was written by then is right.
     pub fn export(&self, what: &Export, to: &mut dyn Write) -> Result<u64, ExportError> {
+        to.write_all(HEADER.as_bytes())?;
+        let mut lines = Lines { to, about: String::new(), count: 0 };
+        self.hand_out(what, &mut lines)?;
+        Ok(lines.count)
+    }
+
+    /// Hands out what is stored, by day and node.
+    ///
+    /// # Errors
+    /// As [`Store::export`].
+    pub fn hand_out(&self, what: &Export, to: &mut dyn Sink) -> Result<(), ExportError> {
         let nodes = match &what.node {
             None => self.0.all_nodes(),
             Some(name) => vec![self.0.saved_node(name)?],
         };
         let (view, ()) = self.0.view(what.from_ms, what.until_ms, nodes, || ())?;
-        to.write_all(HEADER.as_bytes())?;
-        let mut lines = Lines { what, to, count: 0 };
+        let mut pass = Pass { what, to };
         let mut zip = Zip::new().map_err(StoreError::Compression)?;
         for (day, file) in &view.days {
             for (node, _) in &view.nodes {
-                lines.day(*day, file, &node.name, &mut zip)?;
+                pass.day(*day, file, &node.name, &mut zip)?;
             }
         }
         for (node, frames) in &view.nodes {
-            lines.frames(&view.hot, node, frames)?;
+            pass.frames(&view.hot, node, frames)?;
         }
-        Ok(lines.count)
+        Ok(())
     }
 }
 
+/// The lines of a text.
 struct Lines<'a> {
-    what: &'a Export,
     to: &'a mut dyn Write,
+    about: String,
     count: u64,
 }
 
-impl Lines<'_> {
+impl Sink for Lines<'_> {
+    fn series(&mut self, node: &NodeId, of: Option<&Definition>) -> bool {
+        self.about = about(node, of);
+        true
+    }
+
+    fn value(&mut self, at_ms: u64, value: u64, covered_ms: Option<u64>) -> io::Result<()> {
+        self.count += 1;
+        match covered_ms {
+            None => writeln!(self.to, "{at_ms},{},{value},", self.about),
+            Some(covered) => writeln!(self.to, "{at_ms},{},{value},{covered}", self.about),
+        }
+    }
+}
+
+/// One way through the store.
+struct Pass<'a> {
+    what: &'a Export,
+    to: &'a mut dyn Sink,
+}
+
+impl Pass<'_> {
     fn day(&mut self, day: Day, file: &Snapshot, name: &NodeId, zip: &mut Zip) -> Result<(), ExportError> {
         let (db, path) = (file.db()?, file.path());
         let mut query = db.prepare_cached("SELECT id FROM node WHERE name = ?1").on("read", path)?;
@@ -164,13 +207,15 @@ impl Lines<'_> {
 
     fn samples(&mut self, node: &NodeId, names: &Names, samples: &Samples) -> io::Result<()> {
         for column in &samples.columns {
-            let about = about(node, names, column.series);
+            if !self.wants(node, names, column.series) {
+                continue;
+            }
             let mut result = Ok(());
             samples.runs(column, |first, _, values| {
                 let ticks = samples.ticks.get(first as usize..).unwrap_or_default();
                 for (at, value) in ticks.iter().zip(values) {
                     if result.is_ok() {
-                        result = self.line(*at, &about, *value, None);
+                        result = self.value(*at, *value, None);
                     }
                 }
             });
@@ -181,32 +226,31 @@ impl Lines<'_> {
 
     fn buckets(&mut self, node: &NodeId, names: &Names, rollup: &Rollup) -> io::Result<()> {
         for column in &rollup.columns {
-            let about = about(node, names, column.series);
+            if !self.wants(node, names, column.series) {
+                continue;
+            }
             for (n, (by, covered)) in (0u64..).zip(column.by.iter().zip(&column.covered_ms)) {
                 if *covered > 0 {
-                    self.line(rollup.start_ms + n * rollup.unit_ms, &about, *by, Some(*covered))?;
+                    self.value(rollup.start_ms + n * rollup.unit_ms, *by, Some(*covered))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn line(&mut self, at: u64, about: &str, value: u64, covered: Option<u64>) -> io::Result<()> {
-        if (self.what.from_ms..self.what.until_ms).contains(&at) {
-            self.count += 1;
-            match covered {
-                None => writeln!(self.to, "{at},{about},{value},")?,
-                Some(covered) => writeln!(self.to, "{at},{about},{value},{covered}")?,
-            }
-        }
-        Ok(())
+    fn wants(&mut self, node: &NodeId, names: &Names, series: u32) -> bool {
+        self.to.series(node, names.get(&series).map(|named| &named.definition))
+    }
+
+    fn value(&mut self, at_ms: u64, value: u64, covered_ms: Option<u64>) -> io::Result<()> {
+        let wanted = (self.what.from_ms..self.what.until_ms).contains(&at_ms);
+        if wanted { self.to.value(at_ms, value, covered_ms) } else { Ok(()) }
     }
 }
 
 /// The fields of a line that say which series it is of.
-fn about(node: &NodeId, names: &Names, series: u32) -> String {
-    let Some(named) = names.get(&series) else { return format!("{node},,,") };
-    let definition = &named.definition;
+fn about(node: &NodeId, of: Option<&Definition>) -> String {
+    let Some(definition) = of else { return format!("{node},,,") };
     let zone = definition.zone.as_ref().map(|zone| quoted(zone.id.as_str())).unwrap_or_default();
     let workload = definition.workload.as_ref().map(|it| quoted(&it.id.to_string())).unwrap_or_default();
     format!("{node},{},{zone},{workload}", metric(definition.metric))

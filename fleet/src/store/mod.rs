@@ -43,7 +43,7 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use commit::{Committed, Outcome};
 pub use error::StoreError;
-pub use export::{Export, ExportError, Resolution};
+pub use export::{Export, ExportError, Resolution, Sink};
 pub use retain::Retained;
 pub use seal::Sealed;
 pub use stats::Stats;

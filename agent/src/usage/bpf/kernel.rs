@@ -166,8 +166,8 @@ impl Kernel {
             let attached = program.load(at, &btf).and_then(|()| program.attach());
             match attached {
                 Ok(_) => {}
-                // only paths of short-lived groups are lost with it
-                Err(error) if name == "cgroup_made" => tracing::debug!("{}", wrong(error)),
+                // only paths of short-lived groups, or ends that the kernel doesn't tell of, are lost with them
+                Err(error) if ["cgroup_made", "task_exits"].contains(&name) => tracing::debug!("{}", wrong(error)),
                 Err(error) => return Err(wrong(error)),
             }
         }

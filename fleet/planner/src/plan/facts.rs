@@ -9,12 +9,10 @@ use std::collections::{BTreeSet, HashMap};
 use ebbtide_proto::NodeId;
 
 use crate::policy::Policy;
+use crate::state::event::DAY_MS;
 use crate::state::node::{Node, PowerState};
 use crate::state::workload::Workload;
 use crate::state::{FleetState, Time};
-
-/// Milliseconds of a day.
-const DAY_MS: u64 = 86_400_000;
 
 /// Index of a node in [`Facts::nodes`]: the same in all rounds.
 pub(crate) type FN = usize;

@@ -34,11 +34,12 @@ impl Index {
         let problem = pack.problem;
         let forecast = problem.policy.basis == Basis::Forecast;
         let kinds = if forecast { 1 } else { market.kinds.len().max(1) };
+        let dims: Vec<usize> = (0..kinds).map(|k| if forecast { CPU } else { market.scarcest(k) }).collect();
         let mut index = Self {
             forecast,
             kind_of: market.kind_of.iter().map(|k| if forecast { 0 } else { k.unwrap_or(0) }).collect(),
-            dims: (0..kinds).map(|k| if forecast { CPU } else { market.scarcest(k) }).collect(),
-            kept: if forecast { vec![true; problem.nodes.len()] } else { kept(problem, pack, market) },
+            kept: if forecast { vec![true; problem.nodes.len()] } else { kept(problem, pack, market, &dims) },
+            dims,
             trees: vec![[BTreeSet::new(), BTreeSet::new()]; kinds],
             keys: vec![None; problem.nodes.len()],
         };
@@ -137,12 +138,12 @@ fn look(
 }
 
 /// As many nodes of each kind as the relaxation has on: first those that are on, the fullest first.
-fn kept(problem: &Problem<'_>, pack: &Pack<'_, '_>, market: &Market) -> Vec<bool> {
+fn kept(problem: &Problem<'_>, pack: &Pack<'_, '_>, market: &Market, dims: &[usize]) -> Vec<bool> {
     let mut kept = vec![false; problem.nodes.len()];
     let mut order: Vec<(usize, bool, u64, N)> = Vec::new();
     for n in 0..problem.nodes.len() {
         if let Some(k) = market.kind_of[n] {
-            let d = market.scarcest(k);
+            let d = dims[k];
             let free = problem.nodes[n].room[d].saturating_sub(pack.loads[n].used[d]);
             order.push((k, !problem.nodes[n].lit, free, n));
         }

@@ -6,16 +6,14 @@
 
 use super::facts::Facts;
 use super::problem::{PNode, PWork};
+use crate::digest::{GOLDEN, mix};
 
-/// Mixes numbers into one: the finaliser of splitmix64 (Steele, Lea, Flood, OOPSLA 2014) over a running sum.
+/// Mixes numbers into one: a running sum, mixed after each.
 struct Mix(u64);
 
 impl Mix {
     fn add(&mut self, v: u64) {
-        let mut z = self.0.wrapping_add(v).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.0 = z ^ (z >> 31);
+        self.0 = mix(self.0.wrapping_add(v).wrapping_add(GOLDEN));
     }
 
     fn float(&mut self, v: f64) {

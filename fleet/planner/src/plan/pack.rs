@@ -190,7 +190,6 @@ impl<'p, 'a> Pack<'p, 'a> {
         let prior = self.problem.prior_samples;
         let variance = (f64::from(squares) + prior * doubt.max(0.0)) / (f64::from(known) + prior).max(1.0);
         // what is used now is used; a level lags behind a rise
-        // what is used now is used; a level lags behind a rise
         let likely = level.max(latest) + z * variance.sqrt();
         match peaks {
             None => likely,

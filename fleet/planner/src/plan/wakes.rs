@@ -55,7 +55,7 @@ impl Planner<'_, '_> {
             (set, best) = (other, choice);
         }
         for &n in first.iter().filter(|n| !set.contains(n)) {
-            self.verdicts[n.to_owned()] = None;
+            self.verdicts[n] = None;
         }
         self.switch(&set, true);
         for (&w, place) in order.iter().zip(&best.places) {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ebbtide_proto::{NodeId, WorkloadId};
+use ebbtide_proto::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::scenario::{Faults, Start};
@@ -123,18 +123,14 @@ pub fn replay(
     history: &History,
     policy: &Policy,
     seed: u64,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<Replayed, HistoryError> {
     let steps = history.check()?;
     let loads = history.loads(steps);
     let curves = history.learn(&loads);
     let was = history.as_it_was(&loads, &curves);
     let mut world = World::new(history.setup(policy, &curves, steps), seed, Who::Planner)?;
-    while !world.is_over() {
-        let (now, of) = world.progress();
-        progress(now, of);
-        world.step()?;
-    }
+    world.run(progress)?;
     let score = world.score();
     // curves that told too little of the past would tell as much too little of what might have been
     let scale = if was.modelled_j > 0.0 { was.measured_j / was.modelled_j } else { 1.0 };
@@ -322,11 +318,6 @@ impl WorkloadHistory {
             usage: Usage::Series { step_s, milli, even: false },
         })
     }
-
-    /// By what it is known.
-    pub fn id(&self) -> &WorkloadId {
-        &self.workload.id
-    }
 }
 
 #[cfg(test)]
@@ -335,6 +326,7 @@ mod tests {
     use super::*;
     use crate::model::curve::PowerCurve;
     use crate::state::resources::Resources;
+    use ebbtide_proto::WorkloadId;
     use ebbtide_proto::id::WorkloadKind;
 
     /// Six hours of four nodes of 100 W idle and 200 W full, one workload on each, a quarter busy.

@@ -265,6 +265,8 @@ fn place(
         for node in state.nodes.values_mut() {
             node.heard = at;
         }
+        // all rounds are one decision: nothing was started yet
+        state.settle();
         let plan = plan(&state, policy, at)?;
         violations += check(&plan, &state, policy).len();
         for action in plan.actions.iter().filter(|a| !matches!(a.what, Do::PowerOff { .. } | Do::Cordon { .. })) {
@@ -328,6 +330,7 @@ fn report(
     for w in state.workloads.values().filter(|w| w.node.is_none()) {
         served.apply(at, Event::WorkloadGone { workload: w.id.clone() });
     }
+    served.settle();
     let bound_w = plan(&served, &Policy { effort: 1, ..policy.clone() }, at)?.bound_w;
     let used = state.expected_use();
     let watts = state.watts();

@@ -10,7 +10,7 @@ use super::{FleetState, Time};
 use crate::model::learn::Reading;
 
 /// Milliseconds of a day.
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// Something that happened, at a moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -115,6 +115,17 @@ impl FleetState {
         Self::default()
     }
 
+    /// Forgets that anything was switched or moved: the fleet is found as it is.
+    pub fn settle(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.switched.clear();
+            node.since = Time::ZERO;
+        }
+        for workload in self.workloads.values_mut() {
+            workload.moved = None;
+        }
+    }
+
     /// Thousandths of a CPU that workloads are expected to use, by node.
     pub fn expected_use(&self) -> BTreeMap<&NodeId, f64> {
         let mut used = BTreeMap::new();

@@ -55,19 +55,10 @@ pub struct Report {
 ///
 /// # Errors
 /// If the traces or the planner's policy can't be used.
-pub fn run(
-    traces: &[Trace],
-    risk: Risk,
-    seed: u64,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Report, PlanetlabError> {
+pub fn run(traces: &[Trace], risk: Risk, seed: u64, progress: impl FnMut(u64, u64)) -> Result<Report, PlanetlabError> {
     let setup = Setup::of(&scenario(risk), seed, traces).map_err(super::DriveError::from)?;
     let mut world = World::new(setup, seed, Who::Planner).map_err(super::DriveError::from)?;
-    while !world.is_over() {
-        let (now, of) = world.progress();
-        progress(now, of);
-        world.step().map_err(super::DriveError::from)?;
-    }
+    world.run(progress).map_err(super::DriveError::from)?;
     let score = world.score();
     Ok(Report {
         energy_kwh: score.energy_kwh,

@@ -169,11 +169,7 @@ impl World {
         } else if self.who == Who::AllOn || start == Start::Spread {
             self.spread();
         }
-        // the fleet is found like this: nothing was switched or moved
-        for node in self.known.nodes.values_mut() {
-            node.switched.clear();
-            node.since = Time::ZERO;
-        }
+        self.known.settle();
         Ok(())
     }
 
@@ -185,6 +181,19 @@ impl World {
     /// Seconds since the world began, and seconds that it lasts.
     pub fn progress(&self) -> (Seconds, Seconds) {
         (self.now, self.duration_s)
+    }
+
+    /// Goes on to the end. `progress` is told seconds simulated and of how many.
+    ///
+    /// # Errors
+    /// As [`World::step`].
+    pub fn run(&mut self, mut progress: impl FnMut(Seconds, Seconds)) -> Result<(), Refusal> {
+        while !self.is_over() {
+            let (now, of) = self.progress();
+            progress(now, of);
+            self.step()?;
+        }
+        Ok(())
     }
 
     /// Goes on by one step.
