@@ -217,7 +217,7 @@ pub struct Planetlab {
     pub traces: PathBuf,
     /// Who decides: npa, dvfs, thr-mmt-0.8, lr-mmt-1.2 or ebbtide.
     #[arg(long, default_value = "ebbtide")]
-    pub policy: String,
+    pub policy: ebbtide_planner::sim::planetlab::Who,
     /// How much unmet demand the planner risks for energy.
     #[arg(long, default_value = "low")]
     pub risk: SimRisk,

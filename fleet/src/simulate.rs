@@ -120,7 +120,7 @@ fn edge(seed: u64, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn traces(options: &Planetlab) -> anyhow::Result<ExitCode> {
-    let policy = options.policy.parse()?;
+    let policy = options.policy;
     let risk = if options.risk == SimRisk::High { Risk::High } else { Risk::Low };
     if options.real {
         return second_score(options, policy, risk);

@@ -146,7 +146,7 @@ async fn text(daemon: &Daemon, args: &[&str]) -> String {
 /// The plan that stands, once it does something, or nothing.
 async fn plan_with(daemon: &Daemon, actions: usize) -> serde_json::Value {
     let mut last = serde_json::Value::Null;
-    for _ in 0..100 {
+    for _ in 0..300 {
         let output = ebbtide(daemon, &["plan", "-o", "json"]).await;
         if output.status.success() {
             last = serde_json::from_slice(&output.stdout).unwrap();

@@ -99,14 +99,17 @@ impl<'a> Problem<'a> {
         let mut zones: Vec<&str> = facts.nodes.iter().filter_map(|f| f.node.zone.as_deref()).collect();
         zones.sort_unstable();
         zones.dedup();
-        let used: BTreeSet<&str> =
-            facts.works.iter().flat_map(|f| f.work.selector.keys().map(String::as_str)).collect();
+        let used: BTreeSet<&str> = facts
+            .works
+            .iter()
+            .flat_map(|f| f.work.selector.keys().map(String::as_str).chain(f.work.affinity.keys()))
+            .collect();
         let (node_class, node_kinds) = classes(facts.nodes.iter().map(|f| {
             // labels that nobody selects by tell no nodes apart: a name of each node's own would make every one a class
             let labels: Vec<_> = f.node.labels.iter().filter(|(key, _)| used.contains(key.as_str())).collect();
             (labels, &f.node.taints)
         }));
-        let (work_class, work_kinds) = classes(facts.works.iter().map(|f| (&f.work.selector, &f.work.tolerations)));
+        let (work_class, work_kinds) = classes(facts.works.iter().map(|f| f.work.wishes()));
         let mut admits = Vec::with_capacity(node_kinds.len() * work_kinds.len());
         for &w in &work_kinds {
             admits.extend(node_kinds.iter().map(|&n| facts.works[w].work.admits(facts.nodes[n].node)));

@@ -2,6 +2,7 @@
 //!
 //! [`FleetState::apply`] is the only thing that changes it. No clock, no I/O: every event carries its moment.
 
+pub mod affinity;
 pub mod event;
 pub mod node;
 pub mod places;

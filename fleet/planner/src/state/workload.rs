@@ -6,6 +6,7 @@ use ebbtide_proto::{NodeId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 use super::Time;
+use super::affinity::Affinity;
 use super::node::{Node, Taint};
 use super::resources::Resources;
 use crate::model::demand::Demand;
@@ -70,6 +71,9 @@ pub struct Workload {
     /// Labels a node must have.
     #[serde(default)]
     pub selector: BTreeMap<String, String>,
+    /// What else it asks of a node's labels.
+    #[serde(default, skip_serializing_if = "Affinity::is_empty")]
+    pub affinity: Affinity,
     /// Taints that it puts up with.
     #[serde(default)]
     pub tolerations: Vec<Toleration>,
@@ -106,6 +110,7 @@ impl Workload {
             node: None,
             group: None,
             selector: BTreeMap::new(),
+            affinity: Affinity::default(),
             tolerations: Vec::new(),
             spread: Vec::new(),
             avoid: Vec::new(),
@@ -120,7 +125,13 @@ impl Workload {
     /// Whether labels and taints allow `node`.
     pub fn admits(&self, node: &Node) -> bool {
         self.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+            && self.affinity.admits(&node.labels)
             && node.taints.iter().all(|taint| self.tolerations.iter().any(|t| t.covers(taint)))
+    }
+
+    /// All that [`Workload::admits`] goes by: workloads with the same wishes may be on the same nodes.
+    pub fn wishes(&self) -> (&BTreeMap<String, String>, &Affinity, &[Toleration]) {
+        (&self.selector, &self.affinity, &self.tolerations)
     }
 
     /// Thousandths of a CPU that it is expected to use: measured if known, else what it requests.

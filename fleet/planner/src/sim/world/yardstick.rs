@@ -63,7 +63,7 @@ impl Yardstick {
         let (mut class_of, mut admits) = (Vec::new(), Vec::new());
         for job in &setup.jobs {
             let w = &job.workload;
-            let class = *known.entry((&w.selector, &w.tolerations)).or_insert_with(|| {
+            let class = *known.entry(w.wishes()).or_insert_with(|| {
                 admits.push(machines.iter().map(|m| w.admits(&m.node)).collect::<Vec<bool>>());
                 admits.len() - 1
             });
