@@ -1,5 +1,6 @@
 # What one does with this repository; `make` lists it. Each target needs cargo and a C compiler and says so.
-# Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), and cargo's own, such as CARGO_TARGET_DIR.
+# Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
+# for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test-devices lint bench fuzz ebpf clean need-rust
@@ -53,6 +54,7 @@ bench: need-rust ## measure what agent and fleet daemon cost, and how accurate t
 	@cargo build --release --locked -p ebbtide-agent -p ebbtide-bench -p ebbtide-fleet
 	@cargo run --release --locked -p ebbtide-bench -- --write
 	@tools/fleet-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
+	@tools/planner-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
 
 ebpf: ## build the programs for the kernel that the agent carries (needs clang-19)
 	@ebpf/build

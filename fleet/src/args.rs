@@ -156,6 +156,9 @@ pub enum Bench {
     Ingest(BenchIngest),
     /// Makes up days of a fleet in a scratch folder, asks about them, and starts a daemon on them. Takes about a minute.
     Query(BenchQuery),
+    /// Plans a made-up fleet as a whole and around one changed node, and smaller ones against their bounds. Takes some
+    /// seconds.
+    Plan(BenchPlan),
 }
 
 /// `sim`.
@@ -254,6 +257,23 @@ pub struct BenchQuery {
     /// Time between two values of a series, in milliseconds.
     #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1000..=60_000))]
     pub interval_ms: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bench plan`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchPlan {
+    /// Nodes.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub nodes: u32,
+    /// Workloads.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub workloads: u32,
+    /// Where randomness begins.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -30,6 +30,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench { what: Bench::Ingest(what) } => bench::ingest(&what).map(|()| ExitCode::SUCCESS),
         Command::Replay(what) => replay::run(&what).map(|()| ExitCode::SUCCESS),
         Command::Sim { what } => simulate::run(&what),
+        Command::Bench { what: Bench::Plan(what) } => bench::plan(&what).map(|()| ExitCode::SUCCESS),
         Command::Bench { what: Bench::Query(what) } => bench::query(&what).map(|()| ExitCode::SUCCESS),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ebbtide-fleet", &mut std::io::stdout());
