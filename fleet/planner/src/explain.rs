@@ -62,6 +62,13 @@ pub fn plan(plan: &Plan) -> Explanation {
     if let Some(s) = plan.pays_back_s().filter(|_| !plan.is_empty()) {
         because.push(format!("pays back in {} (moves and boots {})", seconds(s), joules(plan.cost_j)));
     }
+    if let Some(w) = plan.weighed {
+        let figures = [w.before_w, w.after_w, w.bound_w].map(watts);
+        let [before, after, bound] = figures;
+        because.push(format!(
+            "with what euros and grams of CO2 count for in each zone: {before} → {after} (bound {bound})"
+        ));
+    }
     if !plan.unplaced.is_empty() {
         because.push(format!("{} workloads find no node", plan.unplaced.len()));
     }

@@ -128,21 +128,56 @@ pub struct Reserve {
     pub cpu: f64,
 }
 
-/// What a joule is worth beside itself. A weight of 1 counts a euro, or a gram, as so many joules.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What a joule is worth beside itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Worth {
     /// Euro per kilowatt-hour.
     pub price: f64,
     /// Grams of CO2 per kilowatt-hour.
     pub carbon: f64,
+    /// Joules that a euro counts for. With 0, money is told and decides nothing; 14,400,000 makes a kilowatt-hour at
+    /// 0.25 euro count for two.
+    pub joules_per_euro: f64,
+    /// Joules that a gram of CO2 counts for, likewise.
+    pub joules_per_gram: f64,
+    /// Where it differs from the above, by zone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<String, ZoneWorth>,
+}
+
+/// What differs in a zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZoneWorth {
+    /// Euro per kilowatt-hour.
+    pub price: Option<f64>,
+    /// Grams of CO2 per kilowatt-hour.
+    pub carbon: Option<f64>,
 }
 
 impl Default for Worth {
     fn default() -> Self {
-        Self { price: 0.25, carbon: 350.0 }
+        Self { price: 0.25, carbon: 350.0, joules_per_euro: 0.0, joules_per_gram: 0.0, zones: BTreeMap::new() }
     }
 }
+
+impl Worth {
+    /// Whether a joule counts for anything but a joule.
+    pub fn weighs(&self) -> bool {
+        self.joules_per_euro > 0.0 || self.joules_per_gram > 0.0
+    }
+
+    /// What a joule that is used in a zone counts for, at least 1.
+    pub fn weight(&self, zone: Option<&str>) -> f64 {
+        let here = zone.and_then(|zone| self.zones.get(zone)).copied().unwrap_or_default();
+        let (price, carbon) = (here.price.unwrap_or(self.price), here.carbon.unwrap_or(self.carbon));
+        1.0 + (price * self.joules_per_euro + carbon * self.joules_per_gram) / J_PER_KWH
+    }
+}
+
+/// Joules of a kilowatt-hour.
+const J_PER_KWH: f64 = 3.6e6;
 
 /// Everything an operator decides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,8 +273,18 @@ impl Policy {
             ("worth.price", self.worth.price, (0.0..1e6).contains(&self.worth.price), positive),
             ("worth.carbon", self.worth.carbon, (0.0..1e6).contains(&self.worth.carbon), positive),
         ];
-        match figures.iter().find(|f| !f.2) {
-            Some(&(name, value, _, wants)) => Err(PolicyError::Figure { name, value, wants }),
+        let weights = [
+            ("worth.joules-per-euro", self.worth.joules_per_euro),
+            ("worth.joules-per-gram", self.worth.joules_per_gram),
+        ];
+        let zones =
+            self.worth.zones.values().flat_map(|z| [("worth.zones.price", z.price), ("worth.zones.carbon", z.carbon)]);
+        let more = weights
+            .into_iter()
+            .map(|(name, v)| (name, v, (0.0..1e12).contains(&v), positive))
+            .chain(zones.filter_map(|(name, v)| Some((name, v?, (0.0..1e6).contains(&v?), positive))));
+        match figures.into_iter().chain(more).find(|f| !f.2) {
+            Some((name, value, _, wants)) => Err(PolicyError::Figure { name, value, wants }),
             None => Ok(()),
         }
     }

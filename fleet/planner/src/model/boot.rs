@@ -35,6 +35,13 @@ impl BootModel {
         Self { seen: Vec::new(), prior_s: seconds, prior_j: joules, shutdown_s }
     }
 
+    /// The same boots with so many times the joules.
+    #[must_use]
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        let seen = self.seen.iter().map(|(s, j)| (*s, j * factor)).collect();
+        Self { seen, prior_j: self.prior_j * factor, ..self.clone() }
+    }
+
     /// Takes in a boot; refuses one that took no time, more than two hours, or a power beyond a megawatt.
     pub fn observe(&mut self, seconds: f64, joules: f64) -> bool {
         let sane = seconds > 0.0 && seconds <= LONGEST_S && (0.0..=seconds * 1e6).contains(&joules);

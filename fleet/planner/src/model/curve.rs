@@ -53,6 +53,12 @@ impl PowerCurve {
     /// Watts from which on a figure is taken for nonsense.
     pub const MAX_WATTS: f64 = 1e6;
 
+    /// The same curve with so many times the watts.
+    #[must_use]
+    pub(crate) fn times(self, factor: f64) -> Self {
+        Self { knots: self.knots.map(|watts| watts * factor), ..self }
+    }
+
     /// A curve through watts at 0, 10, … 100 % load; later figures that fall are raised to the one before.
     pub const fn eleven(mut knots: [f64; KNOTS]) -> Self {
         let mut i = 1;

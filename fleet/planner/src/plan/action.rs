@@ -105,6 +105,18 @@ pub enum Undo {
     PowerOn,
 }
 
+/// Watts as they count with a policy's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weighed {
+    /// Before.
+    pub before_w: f64,
+    /// After.
+    pub after_w: f64,
+    /// What no placement can be below.
+    pub bound_w: f64,
+}
+
 /// The decision of a moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +135,10 @@ pub struct Plan {
     pub after_w: f64,
     /// Watts that no placement can be below.
     pub bound_w: f64,
+    /// The same with what euros and grams of CO2 count for, if the policy gives them a weight that differs from zone to
+    /// zone: this is what was made as little as possible. `bound_w` is the weaker for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighed: Option<Weighed>,
     /// Joules that doing it costs: migrations and boots.
     pub cost_j: f64,
     /// Workloads that no node has room for.
@@ -136,7 +152,8 @@ pub struct Plan {
 impl Plan {
     /// How far above the bound the fleet is after the plan, as a share of the bound.
     pub fn gap(&self) -> f64 {
-        if self.bound_w > 0.0 { (self.after_w / self.bound_w - 1.0).max(0.0) } else { 0.0 }
+        let (after, bound) = self.weighed.map_or((self.after_w, self.bound_w), |w| (w.after_w, w.bound_w));
+        if bound > 0.0 { (after / bound - 1.0).max(0.0) } else { 0.0 }
     }
 
     /// What will be known once everything is done: the plan's effects as events.

@@ -120,6 +120,7 @@ impl Draft {
             after_w: self.after_w,
             // the bound is for the same work as the plan
             bound_w: market.map_or(0.0, |m| m.bound(first, &left_out)),
+            weighed: None,
             cost_j: self.cost_j,
             unplaced,
             reasons,

@@ -21,6 +21,7 @@ mod problem;
 mod relieve;
 mod wake;
 mod wakes;
+mod weigh;
 
 use std::collections::BTreeSet;
 
@@ -72,6 +73,15 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSe
     if !state.synced {
         return Err(Refusal::NotSynced);
     }
+    if let Some(weighed) = weigh::weighed(state, policy) {
+        let mut plan = in_rounds(&weighed, policy, now, scope);
+        weigh::back(&mut plan, state, policy, scope);
+        return Ok(plan);
+    }
+    Ok(in_rounds(state, policy, now, scope))
+}
+
+fn in_rounds(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSet<NodeId>>) -> Plan {
     let mut facts = Facts::new(state, policy, now, scope);
     let first = Problem::new(&facts);
     let mut draft = Draft::new(first.nodes.len(), Pack::new(&first).total_watts());
@@ -92,7 +102,7 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSe
             break;
         }
     }
-    Ok(draft.finish(&first, market.as_ref()))
+    draft.finish(&first, market.as_ref())
 }
 
 /// Most rounds of a plan. Each sees the fleet as the ones before leave it; two or three are common, of which the last
