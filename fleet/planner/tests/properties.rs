@@ -5,7 +5,7 @@ use ebbtide_planner::check::check;
 use ebbtide_planner::explain;
 use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::plan::{Refusal, plan, plan_around};
-use ebbtide_planner::policy::{Basis, Interlock, Policy, Reserve, Risk, Selector};
+use ebbtide_planner::policy::{Basis, Interlock, Policy, Reserve, Risk, Selector, Worth, ZoneWorth};
 use ebbtide_planner::replay::Decision;
 use ebbtide_planner::sim::generate::{START, Shape, fleet};
 use ebbtide_planner::state::event::Event;
@@ -30,6 +30,8 @@ fn shapes() -> impl Strategy<Value = (FleetState, Policy)> {
                 2 => node.power = PowerState::Unknown,
                 3 => node.switchable = false,
                 4 => node.wake_proven = false,
+                // what inventory still has on it runs nowhere
+                5 => node.power = PowerState::Off,
                 _ => {}
             }
         }
@@ -39,7 +41,13 @@ fn shapes() -> impl Strategy<Value = (FleetState, Policy)> {
         }
         let locked = Selector { labels: [("disk".to_owned(), "ssd".to_owned())].into(), ..Selector::default() };
         let interlocks = vec![Interlock { name: "storage".to_owned(), nodes: locked, keep: Some(keep) }];
-        let policy = Policy { reserve: Reserve { nodes: reserve, cpu }, interlocks, disruption_j, ..Policy::default() };
+        let mut worth = Worth::default();
+        if seed % 4 == 0 {
+            worth.joules_per_gram = (seed % 7) as f64 * 3000.0;
+            worth.zones = [("z1".to_owned(), ZoneWorth { carbon: Some(40.0), price: None })].into();
+        }
+        let reserve = Reserve { nodes: reserve, cpu };
+        let policy = Policy { reserve, interlocks, disruption_j, worth, ..Policy::default() };
         (state, policy)
     })
 }

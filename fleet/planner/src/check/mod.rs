@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::action::{Action, Do, Plan};
 use crate::policy::{Basis, Policy};
 use crate::state::FleetState;
+use crate::state::node::PowerState;
 use crate::state::workload::{Over, Workload};
 use books::Books;
 
@@ -76,7 +77,7 @@ fn judge(action: &Action, plan: &Plan, state: &FleetState, policy: &Policy, book
         Do::Move { workload, from, to } => match state.workloads.get(workload) {
             None => vec![format!("moves {workload}, which doesn't exist")],
             Some(w) => {
-                let mut wrong = leaves(action, w, from, plan, state, policy);
+                let mut wrong = leaves(action, w, from, plan, state, policy, books);
                 wrong.extend(arrives(action, w, to, state, policy, books));
                 wrong
             }
@@ -92,6 +93,7 @@ fn leaves(
     plan: &Plan,
     state: &FleetState,
     policy: &Policy,
+    books: &Books<'_>,
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     if w.node.as_ref() != Some(from) {
@@ -104,6 +106,12 @@ fn leaves(
         && plan.at.since(at) < policy.min_stay_s as f64
     {
         wrong.push(format!("moves {} again after {} s", w.id, plan.at.since(at)));
+    }
+    if books.power(from) == PowerState::Off {
+        wrong.push(format!("moves {} off {from}, which is off", w.id));
+    }
+    if let Some(wake) = books.woken.get(from).filter(|wake| !action.needs.contains(wake)) {
+        wrong.push(format!("moves {} off {from} without waiting for action {wake}, which powers it on", w.id));
     }
     if let Some(node) = state.nodes.get(from)
         && !nodes::is_fresh(node, policy, plan.at)

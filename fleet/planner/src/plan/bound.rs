@@ -156,7 +156,10 @@ impl Market {
     pub(crate) fn bound(&self, problem: &Problem<'_>, left_out: &[bool]) -> f64 {
         let forecast = self.forecast;
         let mut watts = self.constant;
-        for (w, work) in problem.work.iter().enumerate().filter(|(w, _)| !left_out[*w]) {
+        for (w, work) in problem.work.iter().enumerate() {
+            if left_out[w] || problem.is_dark(w) {
+                continue;
+            }
             let charged = self.charged[w];
             let least = bits(self.allowed(work))
                 .map(|k| {
@@ -198,7 +201,7 @@ impl Market {
         let mut by: BTreeMap<(u64, u32), Demand> = BTreeMap::new();
         for (w, work) in problem.work.iter().enumerate() {
             let mask = self.allowed(work);
-            if mask == 0 {
+            if mask == 0 || problem.is_dark(w) {
                 continue;
             }
             let need = |d: usize| if d == CPU && forecast { self.charged[w] } else { work.need[d] as f64 };

@@ -188,6 +188,8 @@ impl Draft {
         let work = problem.work[m.w].work;
         let (from, to) = (&problem.nodes[m.from], &problem.nodes[m.to]);
         let mut needs: Vec<u32> = cordon.into_iter().collect();
+        // what was bound to a node that was off comes back with it, and can leave only then
+        needs.extend(self.wakes.get(&from.fact).map(|(wake, _)| *wake));
         let deadline = work.migration.seconds + MOVE_GRACE_S + self.arrive(to.fact, &mut needs);
         if let Some(group) = &work.group {
             let allowed = problem.state.budgets.get(group).copied().unwrap_or(1);

@@ -87,7 +87,7 @@ impl<'a> Facts<'a> {
     /// is not moved again by it, even if workloads need no rest.
     pub(crate) fn movable(&self, w: FW) -> bool {
         let WorkFact { work, home, moved } = &self.works[w];
-        home.is_some_and(|n| self.fresh(n))
+        home.is_some_and(|n| self.fresh(n) && self.nodes[n].power != PowerState::Off)
             && !moved
             && !work.stays
             && !work.per_node

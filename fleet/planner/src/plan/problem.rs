@@ -184,6 +184,11 @@ impl<'a> Problem<'a> {
         self.admits[work_class * self.node_classes + node_class]
     }
 
+    /// Whether the workload is bound to a node that is off: it runs nowhere, and comes back with its node.
+    pub(crate) fn is_dark(&self, w: W) -> bool {
+        self.work[w].home.is_some_and(|n| !self.nodes[n].lit)
+    }
+
     /// Whether labels and taints let the workload onto the node.
     pub(crate) fn admits(&self, w: W, n: N) -> bool {
         self.class_admits(self.work[w].class, self.nodes[n].class)
