@@ -45,7 +45,7 @@ impl Traffic<'_> {
     pub(crate) fn too_fast(&self, id: &NodeId) -> Option<String> {
         self.scopes(id).into_iter().find_map(|(limit, name, same)| {
             let lately = self.switches.lately(self.now, &*same);
-            let soon = self.about_to.iter().filter(|n| (*same)(n)).count();
+            let soon = self.about_to.iter().filter(|&&n| same(n)).count();
             (lately + soon >= limit.per_minute)
                 .then(|| format!("{lately} nodes of {name} were switched within a minute"))
         })

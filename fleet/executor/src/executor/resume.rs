@@ -77,7 +77,8 @@ impl Executor {
             Change::Began(op) => {
                 self.next_op = self.next_op.max(op.id.0 + 1);
                 if let Some(plan) = plan_of(&op) {
-                    let run = PlanRun { inherited: true, ..PlanRun::new(plan, op.at) };
+                    let mut run = PlanRun::new(plan, op.at);
+                    run.inherited = true;
                     self.plans.insert(op.id, run);
                 }
                 self.ops.insert(op.id, *op);
