@@ -45,6 +45,9 @@ fn main() {
             };
             *counts.entry(kind).or_default() += 1;
         }
+        for op in world.ended() {
+            *counts.entry(op).or_default() += 1;
+        }
         if let Some(why) = world.violations.first() {
             violations += 1;
             if violations <= 20 {

@@ -40,7 +40,8 @@ pub enum Event {
     Seen {
         /// Which.
         node: NodeId,
-        /// The look that this answers; `None` if the driver tells of its own accord.
+        /// The look that this answers; `None` if the driver tells of its own accord, as it does whenever it sees a
+        /// mark on a node: at the start, and when one appears.
         look: Option<u64>,
         /// What was seen.
         sight: Box<Sight>,

@@ -233,6 +233,8 @@ pub struct Operation {
     pub cancelled: Option<String>,
     /// Nothing is done or concluded before: what an earlier leader sent may still land.
     pub quiet_until: Option<Time>,
+    /// When a clock was last seen to be set: stamps of before can't be compared with those of after.
+    pub clock_set: Option<Time>,
     /// Only looks from this one on say something about it.
     pub look_from: u64,
 }
@@ -241,6 +243,16 @@ impl Operation {
     /// Whether it isn't over.
     pub fn is_live(&self) -> bool {
         self.state == State::Live
+    }
+
+    /// Seconds since something that was stamped `at`, or since the clock was set, whichever is less.
+    pub(crate) fn waited(&self, now: Time, at: Time) -> f64 {
+        now.since(self.stamp(at))
+    }
+
+    /// A stamp that can be compared with those of now.
+    pub(crate) fn stamp(&self, at: Time) -> Time {
+        self.clock_set.unwrap_or(at)
     }
 
     /// Whether the machine may have been told to shut down: from then on there is no simple way back.
@@ -262,6 +274,7 @@ impl Operation {
     pub(crate) fn turn(&mut self, phase: Phase, now: Time) {
         self.phase = phase;
         self.since = now;
+        self.clock_set = None;
         self.steps_before = self.steps.len();
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Flight {
     pub(super) effect: Effect,
     stage: Stage,
     /// Since when it is at this stage.
-    since: Time,
+    pub(super) since: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

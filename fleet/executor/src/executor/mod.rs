@@ -33,6 +33,8 @@ pub use resume::ResumeError;
 
 /// Decisions that an operation makes in a row within one step.
 const IN_A_ROW: usize = 64;
+/// Seconds between two steps, in either direction, that mean that a clock was set, or the process stood still.
+const CLOCK_SET_S: u64 = 15;
 /// Seconds until a look without an answer is asked for again.
 const LOOK_TIMEOUT_S: u64 = 10;
 
@@ -58,6 +60,7 @@ pub struct Executor {
     modes: BTreeMap<String, Mode>,
     closed_windows: BTreeMap<String, ()>,
     last_replan: Option<Time>,
+    last_step: Option<Time>,
     out: Vec<Command>,
 }
 
@@ -73,6 +76,7 @@ impl Executor {
     /// Takes in an event and says what to do. `fleet` is the fleet as it is known now, `now` the wall clock.
     pub fn step(&mut self, now: Time, fleet: &FleetState, policy: &Policy, event: Event) -> Vec<Command> {
         let world = World { now, fleet, policy };
+        self.mind_the_clock(now);
         if self.leading {
             self.take(world, event);
         }
@@ -109,6 +113,26 @@ impl Executor {
     /// Why nothing new is begun, if so.
     pub fn paused(&self) -> Option<&str> {
         self.paused.as_deref()
+    }
+
+    /// Time is the wall clock's, which can be set. Then waiting begins anew, and no deadline moves further away.
+    fn mind_the_clock(&mut self, now: Time) {
+        let before = self.last_step.replace(now).unwrap_or(now);
+        let back_ms = before.ms().saturating_sub(now.ms());
+        if now.since(before) < CLOCK_SET_S as f64 && back_ms < CLOCK_SET_S * 1000 {
+            return;
+        }
+        for flight in self.flights.values_mut() {
+            flight.since = now;
+        }
+        for op in self.ops.values_mut().filter(|o| o.is_live()) {
+            op.clock_set = Some(now);
+            op.deadline = Time::from_ms(op.deadline.ms().saturating_sub(back_ms));
+            op.quiet_until = op.quiet_until.map(|_| now.plus_secs(self.settings.answer_s));
+        }
+        for run in self.plans.values_mut() {
+            run.started = Time::from_ms(run.started.ms().saturating_sub(back_ms));
+        }
     }
 
     fn take(&mut self, world: World<'_>, event: Event) {
@@ -196,6 +220,7 @@ impl Executor {
             steps: Vec::new(),
             cancelled: None,
             quiet_until: None,
+            clock_set: None,
             look_from: self.next_look,
         };
         self.write(world.now, Change::Began(Box::new(op.clone())));
@@ -225,10 +250,14 @@ impl Executor {
             return false;
         }
         let Some(node) = op.task.node().cloned() else { return false };
-        if op.quiet_until.is_some_and(|t| world.now < t && t <= world.now.plus_secs(self.settings.answer_s)) {
+        if op.quiet_until.is_some_and(|t| world.now < t) {
             return false;
         }
-        let next = self.look_at(world, op, &node, |view| node::next(op, view));
+        let wants_it = matches!(op.task, Task::PowerOn { .. } | Task::Empty { .. }) && op.phase == Phase::Begin;
+        let next = match self.quarantined.get(&node).filter(|_| wants_it) {
+            Some(why) => Next::End(State::Refused, format!("it is left alone until it is unlocked: {why}")),
+            None => self.look_at(world, op, &node, |view| node::next(op, view)),
+        };
         self.carry_on(world, id, &node, next)
     }
 
@@ -321,10 +350,6 @@ impl Executor {
         let holder = self.leases.holder(node).filter(|h| *h != op.id);
         if let Some(other) = holder.filter(|_| op.task.is_exclusive()) {
             return Some(format!("{other} works on the same node"));
-        }
-        let quarantined = self.quarantined.get(node);
-        if let Some(why) = quarantined.filter(|_| !matches!(op.task, Task::Unlock { .. } | Task::Lock { .. })) {
-            return Some(format!("it is left alone until it is unlocked: {why}"));
         }
         self.traffic(world).full(op)
     }

@@ -61,6 +61,7 @@ impl Executor {
             modes: BTreeMap::new(),
             closed_windows: BTreeMap::new(),
             last_replan: None,
+            last_step: None,
             out: Vec::new(),
         };
         for record in records {

@@ -42,7 +42,7 @@ pub(crate) fn next(op: &Operation, view: &View<'_>, job: &Job<'_>) -> Next {
         Phase::Begin => begin(op, view, job),
         Phase::Close => close(op, view),
         Phase::Settle => match view.sight(op) {
-            _ if view.now.since(op.since) < view.settings.settle_s as f64 => {
+            _ if op.waited(view.now, op.since) < view.settings.settle_s as f64 => {
                 Next::Wait("waiting for what was bound to it before it was closed".to_owned())
             }
             Some(_) => taken(op, view).unwrap_or(Next::Turn(Phase::Move)),

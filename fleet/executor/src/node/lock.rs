@@ -15,7 +15,12 @@ pub(crate) fn lock(op: &Operation, view: &View<'_>) -> Next {
     if let Some(next) = not_yet(op, view) {
         return next;
     }
-    mark(op, view, "locked")
+    let next = mark(op, view, "locked");
+    match (&next, &op.cancelled) {
+        (Next::Act(..), Some(why)) => Next::End(State::Cancelled, why.clone()),
+        (Next::Act(..), None) if view.late(op) => Next::End(State::Failed, "it could not be locked in time".to_owned()),
+        _ => next,
+    }
 }
 
 fn mark(op: &Operation, view: &View<'_>, words: &str) -> Next {
@@ -36,7 +41,7 @@ fn mark(op: &Operation, view: &View<'_>, words: &str) -> Next {
 
 /// What ends, or holds up, an operator's order that has had no effect.
 fn not_yet(op: &Operation, view: &View<'_>) -> Option<Next> {
-    if !op.steps.is_empty() {
+    if op.may_have(|_| true) {
         return None;
     }
     if let Some(why) = &op.cancelled {

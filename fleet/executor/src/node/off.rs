@@ -6,7 +6,7 @@ use ebbtide_planner::state::node::PowerState;
 use super::signals::{Signals, listen};
 use super::{Next, Tried, View, is_shutdown, is_within, roll_back, tried};
 use crate::command::Effect;
-use crate::event::{Answer, Sight};
+use crate::event::{Answer, Cordon, Sight};
 use crate::operation::{Operation, Phase, State};
 
 /// Times that the agent is told goodbye, and that an outlet is switched.
@@ -66,7 +66,7 @@ pub(crate) fn shutdown(op: &Operation, view: &View<'_>) -> Next {
 
 /// When the machine was last told to shut down.
 fn told(op: &Operation) -> Time {
-    op.steps.iter().rfind(|s| is_shutdown(&s.effect)).map_or(op.at, |s| s.at)
+    op.stamp(op.steps.iter().rfind(|s| is_shutdown(&s.effect)).map_or(op.at, |s| s.at))
 }
 
 fn signals(op: &Operation, view: &View<'_>, sight: &Sight) -> Signals {
@@ -81,7 +81,7 @@ pub(crate) fn came_back(op: &Operation, view: &View<'_>, sight: &Sight) -> bool 
 /// Two signals of three, and none against.
 pub(crate) fn confirm(op: &Operation, view: &View<'_>) -> Next {
     let usual = view.known().map_or(60.0, |n| n.boot.shutdown_s);
-    let over = view.now.since(op.since) >= usual + view.settings.confirm_s as f64;
+    let over = op.waited(view.now, op.since) >= usual + view.settings.confirm_s as f64;
     let Some(sight) = view.fresh(op) else {
         let words = "it was told to shut down, and nothing can be asked about it";
         return if over && !can_look(view) { Next::Quarantine(words.to_owned()) } else { Next::Look(words.to_owned()) };
@@ -130,6 +130,9 @@ pub(crate) fn cut(op: &Operation, view: &View<'_>) -> Next {
     if let Some(why) = &view.stop {
         return done(heard.words(), &format!("left as it is: {why}"));
     }
+    if let Some((_, Answer::Withdrawn { why })) = step.and_then(|s| s.answer.as_ref()) {
+        return done(heard.words(), &format!("left as it is: {why}"));
+    }
     match tried(step) {
         Tried::Not => Next::Act(Effect::OutletOff, "switching its outlet off".to_owned()),
         Tried::Done if sight.outlet == PowerState::Off => done(heard.words(), "off"),
@@ -147,13 +150,13 @@ pub(crate) fn last_look(op: &Operation, effect: &Effect, sight: &Sight, view: &V
     if let Some(who) = &sight.held {
         return Err(format!("it is now held by {who}"));
     }
+    match sight.cordon {
+        Some(Cordon::Ours(id)) if id == op.id => {}
+        None => return Err("the cluster can't be asked who closed it".to_owned()),
+        Some(_) => return Err("it isn't closed by this operation any more".to_owned()),
+    }
     match effect {
         Effect::Shutdown { .. } => {
-            match sight.cordon {
-                Some(crate::event::Cordon::Ours(id)) if id == op.id => {}
-                None => return Err("the cluster can't be asked who closed it".to_owned()),
-                Some(_) => return Err("it isn't closed by this operation any more".to_owned()),
-            }
             match &sight.workloads {
                 None => return Err("the cluster can't be asked if it is empty".to_owned()),
                 Some(there) => {

@@ -22,7 +22,7 @@ pub(crate) fn next(op: &Operation, view: &View<'_>) -> Next {
 /// Whether it is a node again: the cluster thinks it ready, and its agent speaks. Words of before it was woken don't
 /// count.
 fn is_back(op: &Operation, view: &View<'_>, sight: &Sight) -> bool {
-    let woken = op.steps.iter().find(|s| is_power_on(&s.effect)).map(|s| s.at);
+    let woken = op.steps.iter().find(|s| is_power_on(&s.effect)).map(|s| op.stamp(s.at));
     let streams = |spoke| woken.is_none_or(|w| spoke > w) && is_within(view.now, spoke, view.settings.streams_s);
     sight.ready == Some(true) && sight.agent.is_some_and(streams)
 }
@@ -71,7 +71,7 @@ fn ladder(view: &View<'_>, by_outlet: bool) -> Vec<Rung> {
 
 /// Whether the machine shows any sign of life since it was woken.
 fn lives(op: &Operation, view: &View<'_>, sight: &Sight) -> bool {
-    let woken = op.steps.iter().find(|s| is_power_on(&s.effect)).map_or(op.at, |s| s.at);
+    let woken = op.steps.iter().find(|s| is_power_on(&s.effect)).map_or(op.at, |s| op.stamp(s.at));
     let speaks = sight.agent.is_some_and(|at| at > woken && is_within(view.now, at, view.settings.silent_s));
     let draws = sight.outlet_w.is_some_and(|w| w > view.settings.off_w);
     speaks || draws || matches!(sight.bmc, PowerState::On | PowerState::TurningOn)
@@ -95,7 +95,7 @@ fn boot(op: &Operation, view: &View<'_>) -> Next {
             return Next::Turn(Phase::Back);
         }
         let patience = ladder.get(tries.saturating_sub(1)).map_or(60, |r| r.patience_s);
-        if answer.may_have_happened() && view.now.since(*at) < patience as f64 {
+        if answer.may_have_happened() && op.waited(view.now, *at) < patience as f64 {
             return Next::Look("waiting for a sign of life".to_owned());
         }
     }
@@ -119,7 +119,7 @@ fn boot(op: &Operation, view: &View<'_>) -> Next {
 
 fn back(op: &Operation, view: &View<'_>) -> Next {
     let usual = view.known().map_or(300.0, |n| n.boot.seconds(BOOT_QUANTILE));
-    let over = view.now.since(op.since) >= usual + view.settings.boot_s as f64;
+    let over = op.waited(view.now, op.since) >= usual + view.settings.boot_s as f64;
     match view.fresh(op) {
         Some(sight) if is_back(op, view, sight) => {
             Next::End(State::Done, "on: the cluster thinks it ready, and its agent streams".to_owned())

@@ -2,8 +2,7 @@
 
 use ebbtide_executor::command::{Command, Effect, Key, Way};
 use ebbtide_executor::event::{Answer, Cordon, Event};
-use ebbtide_executor::journal::{Change, Record};
-use ebbtide_planner::state::node::PowerState;
+use ebbtide_executor::journal::Record;
 use ebbtide_proto::NodeId;
 
 use super::truth::Power;
@@ -75,7 +74,7 @@ impl World {
             }
             Command::Replan { .. } => {
                 if leads && self.busy() {
-                    self.at(3000, Happening::Plan);
+                    self.at(3000, Happening::Plan { again: false });
                 }
             }
             Command::Audit(entry) => self.audit.push(entry),
@@ -291,19 +290,5 @@ impl World {
             self.powered(n);
         }
         Answer::Done
-    }
-
-    /// Whether the last word of the journal is that everything is paused.
-    pub(crate) fn journal_says_paused(&self) -> bool {
-        let last = self.journal.iter().rev().find_map(|r| match &r.change {
-            Change::Paused { why } => Some(why.is_some()),
-            _ => None,
-        });
-        last.unwrap_or(false)
-    }
-
-    /// What the executor knows of a machine's power.
-    pub(crate) fn told(&self, n: usize) -> PowerState {
-        self.machines[n].told_power()
     }
 }

@@ -104,8 +104,7 @@ impl World {
 
     fn hold(&mut self, n: usize, until: u64) {
         self.count("held by somebody");
-        self.machines[n].held = Some(("maintenance".to_owned(), self.now));
-        let _ = until;
+        self.machines[n].held = Some(("maintenance".to_owned(), self.now, until));
     }
 
     fn live_ops(&self) -> Vec<(OperationId, bool)> {

@@ -2,6 +2,8 @@
 
 use ebbtide_executor::command::{Effect, Key};
 use ebbtide_executor::event::Cordon;
+use ebbtide_executor::journal::Change;
+use ebbtide_executor::operation::State;
 use ebbtide_executor::switches::payback_s;
 use ebbtide_proto::NodeId;
 
@@ -22,9 +24,10 @@ impl World {
         let Some(op) = core.operation(key.operation) else {
             return self.violate(format!("{key}: nobody knows its operation"));
         };
-        let intended = self.journal.iter().any(|r| {
-            matches!(&r.change, ebbtide_executor::journal::Change::Intends { key: k, effect: e, .. } if *k == key && e == effect)
-        });
+        let intended = self
+            .journal
+            .iter()
+            .any(|r| matches!(&r.change, Change::Intends { key: k, effect: e, .. } if *k == key && e == effect));
         let other = core.operations().find(|o| {
             o.id != op.id
                 && o.task.is_exclusive()
@@ -49,7 +52,7 @@ impl World {
         let now = self.now;
         let m = &self.machines[n];
         let foreign = m.cordon == Cordon::Foreign && now - m.closed_at > NEWS_MS;
-        let held = m.held.as_ref().is_some_and(|(_, at)| now - at > NEWS_MS);
+        let held = m.held.as_ref().is_some_and(|(_, at, _)| now - at > NEWS_MS);
         // what relieves a node doesn't close it, but looks at it first, too
         let relief = matches!(m.cordon, Cordon::Open | Cordon::Foreign) && !held;
         if (foreign && !relief) || held {
@@ -106,6 +109,24 @@ impl World {
         let settled =
             self.machines.iter().all(|m| !matches!(m.power, Power::GoesDown { .. }) && m.believes_at.is_none());
         quiet && settled && core.operations().all(|o| !o.is_live())
+    }
+
+    /// How the operations ended that the journal knows of.
+    pub(crate) fn ended(&self) -> Vec<&'static str> {
+        let of = |state: &State| match state {
+            State::Done => "> operations done",
+            State::RolledBack => "> operations rolled back",
+            State::Refused => "> operations refused",
+            State::Cancelled => "> operations cancelled",
+            State::Failed => "> operations failed",
+            State::Quarantined => "> operations quarantined",
+            State::Live => "> operations live",
+        };
+        let ends = self.journal.iter().filter_map(|r| match &r.change {
+            Change::Ended { state, .. } => Some(of(state)),
+            _ => None,
+        });
+        ends.collect()
     }
 
     pub(crate) fn judge_end(&mut self) {

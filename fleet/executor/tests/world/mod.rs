@@ -68,7 +68,9 @@ pub(crate) enum Happening {
         node: usize,
     },
     /// The planner's turn.
-    Plan,
+    Plan {
+        again: bool,
+    },
     /// Something breaks, or somebody does something.
     Trouble,
     /// A daemon comes up as the next generation.
@@ -238,7 +240,7 @@ impl World {
         }
         self.at(0, Happening::Second);
         self.at(0, Happening::Starts);
-        self.at(20_000, Happening::Plan);
+        self.at(20_000, Happening::Plan { again: true });
         if self.options.faults {
             self.at(5_000, Happening::Trouble);
         }
@@ -366,7 +368,7 @@ impl World {
             Happening::Lands { daemon, key, node, effect } => self.lands(daemon, key, node, effect),
             Happening::Looks { daemon, node, look } => self.looks(daemon, node, look),
             Happening::Binds { pod, node } => self.binds(&pod, node),
-            Happening::Plan => self.plan(),
+            Happening::Plan { again } => self.plan(again),
             Happening::Trouble => self.trouble(),
             Happening::Starts => self.starts(),
             Happening::Deposed { daemon } => {
@@ -395,6 +397,9 @@ impl World {
             }
             if m.power != Power::Off && !m.outlet_on {
                 m.power = Power::Off;
+            }
+            if m.held.as_ref().is_some_and(|h| now >= h.2) {
+                m.held = None;
             }
             let after = m.told_power();
             let wants = m.power == Power::On;
@@ -440,6 +445,9 @@ impl World {
         let (node, cordoned) = (m.id.clone(), cordon != Cordon::Open);
         self.note(format!("{node} is {cordon:?}"));
         self.learn(Fact::NodeCordoned { node, cordoned });
+        if let Some(daemon) = self.leader() {
+            self.tell_mark(daemon, n);
+        }
     }
 
     fn used(&self, n: usize) -> u64 {
@@ -483,10 +491,10 @@ impl World {
         }
     }
 
-    fn plan(&mut self) {
-        if self.busy() {
+    fn plan(&mut self, again: bool) {
+        if again && self.busy() {
             let delay = self.rng.range(60_000, 180_000);
-            self.at(delay, Happening::Plan);
+            self.at(delay, Happening::Plan { again: true });
         }
         let Some(daemon) = self.leader() else { return };
         if !self.busy() {
@@ -526,14 +534,19 @@ impl World {
         for (pool, mode) in modes {
             self.tell(daemon, Event::Mode { pool: pool.to_owned(), mode });
         }
-        // inventory tells of marks that it finds
         for n in 0..self.machines.len() {
-            let sight = Box::new(self.machines[n].sight(self.now, self.api_down <= self.now, self.on(n)));
-            let node = self.machines[n].id.clone();
-            let event = Event::Seen { node, look: None, sight };
-            self.at(1000, Happening::Tell { daemon, event });
+            self.tell_mark(daemon, n);
         }
         self.at(500, Happening::Tick { daemon });
+    }
+
+    /// Inventory tells of a mark that it finds.
+    fn tell_mark(&mut self, daemon: usize, n: usize) {
+        if matches!(self.machines[n].cordon, Cordon::Ours(_)) {
+            let sight = Box::new(self.machines[n].sight(self.now, true, self.on(n)));
+            let node = self.machines[n].id.clone();
+            self.at(1000, Happening::Tell { daemon, event: Event::Seen { node, look: None, sight } });
+        }
     }
 
     pub(crate) fn ask(&mut self, what: Ask) {

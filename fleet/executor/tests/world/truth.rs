@@ -39,7 +39,8 @@ pub(crate) struct Machine {
     pub(crate) believes_at: Option<u64>,
     pub(crate) cordon: Cordon,
     pub(crate) closed_at: u64,
-    pub(crate) held: Option<(String, u64)>,
+    /// By whom, since when and until when.
+    pub(crate) held: Option<(String, u64, u64)>,
     /// By the daemons' clock.
     pub(crate) spoke: Option<Time>,
     pub(crate) faults: Faults,
