@@ -1,7 +1,6 @@
 //! What the executor is told.
 
 use ebbtide_planner::plan::action::Plan;
-use ebbtide_planner::state::Time;
 use ebbtide_planner::state::node::PowerState;
 use ebbtide_proto::{NodeId, WorkloadId};
 use serde::{Deserialize, Serialize};
@@ -190,8 +189,8 @@ pub struct Sight {
     pub held: Option<String>,
     /// Workloads on it that don't end with the node, straight from the cluster.
     pub workloads: Option<Vec<WorkloadId>>,
-    /// When its agent spoke last.
-    pub agent: Option<Time>,
+    /// Seconds since its agent spoke last, by a clock that nobody sets; `None` if it never did.
+    pub agent_ago_s: Option<f64>,
     /// What its BMC says.
     pub bmc: PowerState,
     /// What the outlet that feeds it says.

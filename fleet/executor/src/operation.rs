@@ -247,12 +247,7 @@ impl Operation {
 
     /// Seconds since something that was stamped `at`, or since the clock was set, whichever is less.
     pub(crate) fn waited(&self, now: Time, at: Time) -> f64 {
-        now.since(self.stamp(at))
-    }
-
-    /// A stamp that can be compared with those of now.
-    pub(crate) fn stamp(&self, at: Time) -> Time {
-        self.clock_set.unwrap_or(at)
+        now.since(self.clock_set.map_or(at, |set| if at <= now { at.max(set) } else { set }))
     }
 
     /// Whether the machine may have been told to shut down: from then on there is no simple way back.

@@ -7,6 +7,8 @@ use ebbtide_planner::state::Time;
 use ebbtide_planner::state::node::Node;
 use ebbtide_proto::NodeId;
 
+use crate::node::is_within;
+
 /// Milliseconds of a day.
 const DAY_MS: u64 = 86_400_000;
 
@@ -46,7 +48,7 @@ impl Switches {
 
     /// Switches within the last minute among some nodes.
     pub(crate) fn lately(&self, now: Time, among: impl Fn(&NodeId) -> bool) -> usize {
-        let recent = |t: &&Time| now.since(**t) < 60.0;
+        let recent = |t: &&Time| is_within(now, **t, 60);
         self.0.iter().filter(|(node, _)| among(node)).map(|(_, list)| list.iter().filter(recent).count()).sum()
     }
 }

@@ -139,6 +139,8 @@ impl Executor {
     fn settle_down(&mut self, now: Time) {
         let quiet = now.plus_secs(self.settings.answer_s);
         for op in self.ops.values_mut() {
+            // whether a clock was set meanwhile isn't known
+            op.clock_set = Some(now);
             for step in &mut op.steps {
                 let happened = step.answer.as_ref().is_none_or(|(_, a)| a.may_have_happened());
                 if step.effect.switches() && happened {

@@ -137,11 +137,19 @@ pub(crate) fn taken(op: &Operation, view: &View<'_>) -> Option<Next> {
 }
 
 fn leave(op: &Operation, view: &View<'_>, job: &Job<'_>) -> Next {
-    if job.close {
-        // whoever takes the node meanwhile shall have it
-        let Some(_) = view.fresh(op) else { return Next::Look(op.words.clone()) };
-        if let Some(next) = taken(op, view) {
-            return next;
+    // whoever takes the node meanwhile shall have it
+    let Some(sight) = view.fresh(op) else { return Next::Look(op.words.clone()) };
+    match sight.cordon {
+        None => return Next::Look("the cluster can't be asked about it".to_owned()),
+        Some(_) if job.close => {
+            if let Some(next) = taken(op, view) {
+                return next;
+            }
+        }
+        Some(cordon) => {
+            if cordon == Cordon::Foreign || sight.held.is_some() {
+                return roll_back(op, State::RolledBack, "somebody else has it now".to_owned());
+            }
         }
     }
     if let Some(step) = op.steps.last()

@@ -64,13 +64,13 @@ pub(crate) fn shutdown(op: &Operation, view: &View<'_>) -> Next {
     }
 }
 
-/// When the machine was last told to shut down.
-fn told(op: &Operation) -> Time {
-    op.stamp(op.steps.iter().rfind(|s| is_shutdown(&s.effect)).map_or(op.at, |s| s.at))
+/// Seconds since the machine was last told to shut down.
+fn told_ago_s(op: &Operation, now: Time) -> f64 {
+    op.waited(now, op.steps.iter().rfind(|s| is_shutdown(&s.effect)).map_or(op.at, |s| s.at))
 }
 
 fn signals(op: &Operation, view: &View<'_>, sight: &Sight) -> Signals {
-    listen(sight, told(op), view.now, view.settings)
+    listen(sight, told_ago_s(op, view.now), view.settings)
 }
 
 /// Whether the machine was seen off and is on again, by somebody else's doing.
@@ -119,12 +119,18 @@ pub(crate) fn cut(op: &Operation, view: &View<'_>) -> Next {
     let Some(sight) = view.fresh(op) else { return Next::Look("looking at its outlet".to_owned()) };
     let heard = signals(op, view, sight);
     if !heard.is_off() {
+        let tried = op.tries(|e| *e == Effect::OutletOff) > 0;
+        let over = op.waited(view.now, op.since) >= view.settings.confirm_s as f64;
         return match step {
-            None => Next::Turn(Phase::Confirm),
+            _ if !tried => Next::Turn(Phase::Confirm),
+            Some(_) if heard.on.is_empty() && (sight.outlet == PowerState::Off || over) => done(
+                format!("it was before its outlet was switched off; now: {}", heard.words()),
+                sight.outlet.as_str(),
+            ),
             Some(_) if !heard.on.is_empty() => {
                 Next::Quarantine(format!("its outlet was switched off, but: {}", heard.words()))
             }
-            Some(_) => Next::Look("its outlet was switched off; looking".to_owned()),
+            _ => Next::Look("its outlet was switched off; looking".to_owned()),
         };
     }
     if let Some(why) = &view.stop {
@@ -165,8 +171,8 @@ pub(crate) fn last_look(op: &Operation, effect: &Effect, sight: &Sight, view: &V
                     }
                 }
             }
-            match sight.agent {
-                Some(spoke) if is_within(view.now, spoke, view.settings.streams_s) => {}
+            match sight.agent_ago_s {
+                Some(ago) if ago <= view.settings.streams_s as f64 => {}
                 _ => return Err("its agent has fallen silent".to_owned()),
             }
             view.against_off.clone().map_or(Ok(()), Err)

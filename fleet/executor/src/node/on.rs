@@ -22,9 +22,14 @@ pub(crate) fn next(op: &Operation, view: &View<'_>) -> Next {
 /// Whether it is a node again: the cluster thinks it ready, and its agent speaks. Words of before it was woken don't
 /// count.
 fn is_back(op: &Operation, view: &View<'_>, sight: &Sight) -> bool {
-    let woken = op.steps.iter().find(|s| is_power_on(&s.effect)).map(|s| op.stamp(s.at));
-    let streams = |spoke| woken.is_none_or(|w| spoke > w) && is_within(view.now, spoke, view.settings.streams_s);
-    sight.ready == Some(true) && sight.agent.is_some_and(streams)
+    let woken = woken_ago_s(op, view);
+    let streams = |ago: f64| woken.is_none_or(|w| ago < w) && ago <= view.settings.streams_s as f64;
+    sight.ready == Some(true) && sight.agent_ago_s.is_some_and(streams)
+}
+
+/// Seconds since it was first told to wake.
+fn woken_ago_s(op: &Operation, view: &View<'_>) -> Option<f64> {
+    op.steps.iter().find(|s| is_power_on(&s.effect)).map(|s| op.waited(view.now, s.at))
 }
 
 fn begin(op: &Operation, view: &View<'_>) -> Next {
@@ -71,8 +76,8 @@ fn ladder(view: &View<'_>, by_outlet: bool) -> Vec<Rung> {
 
 /// Whether the machine shows any sign of life since it was woken.
 fn lives(op: &Operation, view: &View<'_>, sight: &Sight) -> bool {
-    let woken = op.steps.iter().find(|s| is_power_on(&s.effect)).map_or(op.at, |s| op.stamp(s.at));
-    let speaks = sight.agent.is_some_and(|at| at > woken && is_within(view.now, at, view.settings.silent_s));
+    let woken = woken_ago_s(op, view).unwrap_or_default();
+    let speaks = sight.agent_ago_s.is_some_and(|ago| ago < woken && ago <= view.settings.silent_s as f64);
     let draws = sight.outlet_w.is_some_and(|w| w > view.settings.off_w);
     speaks || draws || matches!(sight.bmc, PowerState::On | PowerState::TurningOn)
 }

@@ -3,10 +3,8 @@
 //! Three parties that know nothing of each other: the agent, the BMC, the outlet (its state or its watts). Two of them
 //! have to say off and none on. Who can't be asked says neither.
 
-use ebbtide_planner::state::Time;
 use ebbtide_planner::state::node::PowerState;
 
-use super::is_within;
 use crate::event::Sight;
 use crate::settings::Settings;
 
@@ -19,14 +17,15 @@ pub(crate) struct Signals {
     pub(crate) on: Vec<&'static str>,
 }
 
-/// Listens to all parties. `told` is when the machine was told to shut down: what an agent said before counts for
-/// nothing.
-pub(crate) fn listen(sight: &Sight, told: Time, now: Time, settings: &Settings) -> Signals {
+/// Listens to all parties. The machine was told to shut down `told_ago_s` ago: what its agent said before counts
+/// for nothing.
+pub(crate) fn listen(sight: &Sight, told_ago_s: f64, settings: &Settings) -> Signals {
     let mut s = Signals::default();
-    if let Some(spoke) = sight.agent {
-        if now.since(spoke.max(told)) > settings.silent_s as f64 && spoke <= now {
+    if let Some(ago) = sight.agent_ago_s {
+        let patience = settings.silent_s as f64;
+        if ago.min(told_ago_s) > patience {
             s.off.push("its agent fell silent");
-        } else if spoke > told && is_within(now, spoke, settings.silent_s) {
+        } else if ago < told_ago_s && ago <= patience {
             s.on.push("its agent still speaks");
         }
     }

@@ -116,13 +116,14 @@ impl World {
             return;
         }
         self.daemons[daemon].alive = false;
+        let leads = self.daemons[daemon].generation == self.lease;
         self.note(format!("{} dies", self.daemons[daemon].generation));
         let ids: Vec<u64> = self.happenings.keys().copied().collect();
         let mut lost = false;
         for id in ids {
             let drop = match self.happenings.get(&id) {
                 Some(Happening::Written { daemon: d, .. }) if *d == daemon => {
-                    lost |= self.rng.below(2) == 0;
+                    lost |= !leads || self.rng.below(2) == 0;
                     lost
                 }
                 Some(Happening::Lands { daemon: d, .. }) if *d == daemon => self.rng.below(2) == 0,
@@ -143,6 +144,9 @@ impl World {
             if let Some(Happening::Written { record, .. }) = self.happenings.remove(&id) {
                 self.journal.push(*record);
             }
+        }
+        if !leads {
+            return;
         }
         self.last_write = self.now;
         let delay = self.rng.range(100, 20_000);

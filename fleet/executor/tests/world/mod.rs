@@ -386,7 +386,7 @@ impl World {
 
     /// A second of physics.
     fn second(&mut self) {
-        let (now, clock) = (self.now, self.clock());
+        let now = self.now;
         for n in 0..self.machines.len() {
             let before = self.machines[n].told_power();
             let m = &mut self.machines[n];
@@ -412,7 +412,7 @@ impl World {
             }
             let speaks = m.runs() && m.faults.agent_silent <= now;
             if speaks && (now / 1000) % 5 == n as u64 % 5 {
-                m.spoke = Some(clock);
+                m.spoke = Some(now);
                 let node = m.id.clone();
                 self.learn(Fact::NodeHeard { node });
             }

@@ -41,8 +41,7 @@ pub(crate) struct Machine {
     pub(crate) closed_at: u64,
     /// By whom, since when and until when.
     pub(crate) held: Option<(String, u64, u64)>,
-    /// By the daemons' clock.
-    pub(crate) spoke: Option<Time>,
+    pub(crate) spoke: Option<u64>,
     pub(crate) faults: Faults,
     /// Switches by the executor: by the daemons' clock, with the operation.
     pub(crate) switched: Vec<(Time, u64)>,
@@ -98,7 +97,7 @@ impl Machine {
             ready: api.then_some(self.ready),
             held: self.held.as_ref().filter(|_| api).map(|h| h.0.clone()),
             workloads: api.then_some(on_it),
-            agent: self.spoke,
+            agent_ago_s: self.spoke.map(|at| (now - at) as f64 / 1000.0),
             bmc,
             outlet: if self.outlet_on { PowerState::On } else { PowerState::Off },
             outlet_w: (self.faults.meter_dead <= now).then(|| if self.draws() { 120.0 } else { 1.5 }),
