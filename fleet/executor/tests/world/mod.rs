@@ -573,8 +573,8 @@ impl World {
     /// Commands that have to be carried out now, for the driver.
     pub(crate) fn carry(&mut self, daemon: usize, commands: Vec<Command>) {
         for command in commands {
-            self.commands += 1;
-            if self.options.kill_at == Some(self.commands) {
+            self.commands += u64::from(!matches!(command, Command::Changed(_) | Command::Audit(_)));
+            if self.options.kill_at == Some(self.commands) && self.daemons.len() == 1 {
                 self.kill(daemon);
             }
             if self.options.faults && self.busy() && self.rng.below(2500) == 0 {
