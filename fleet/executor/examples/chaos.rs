@@ -1,6 +1,7 @@
 //! `cargo run --release --example chaos -- --runs 10000 [--from 0] [--seed 7]`: the executor in a world where
 //! everything breaks. Prints what was broken how often, and what rule was violated.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers of a made-up world")]
 #![allow(clippy::unwrap_used, reason = "a world of tests")]
 #![allow(unreachable_pub, missing_docs, dead_code, reason = "shared with the tests")]
 

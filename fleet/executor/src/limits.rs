@@ -28,10 +28,7 @@ impl Traffic<'_> {
         let to_boot = matches!(op.task, Task::PowerOn { .. });
         self.scopes(id).into_iter().find_map(|(limit, name, same)| {
             let inside = || {
-                self.active
-                    .iter()
-                    .filter(|o| o.id != op.id && counts(o))
-                    .filter(|o| o.task.node().is_some_and(|n| same(n)))
+                self.active.iter().filter(|o| o.id != op.id && counts(o)).filter(|o| o.task.node().is_some_and(&same))
             };
             if inside().count() >= limit.at_once {
                 return Some(format!("{} operations are under way in {name}", inside().count()));

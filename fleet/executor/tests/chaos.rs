@@ -1,5 +1,6 @@
 //! The executor in a world where everything breaks.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers of a made-up world")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod world;

@@ -100,6 +100,7 @@ impl World {
         self.count("closed or opened by hand");
         let to = if self.machines[n].cordon == Cordon::Open { Cordon::Foreign } else { Cordon::Open };
         self.close(n, to);
+        self.machines[n].by_hand = true;
     }
 
     fn hold(&mut self, n: usize, until: u64) {

@@ -43,7 +43,15 @@ impl World {
         }
         match effect {
             Effect::Shutdown { .. } => self.judge_shutdown(key, n),
-            Effect::Evict { .. } | Effect::OutletOff => self.judge_owner(key, n),
+            Effect::Evict { .. } => self.judge_owner(key, n),
+            Effect::OutletOff => {
+                self.judge_owner(key, n);
+                // against two of three that lie in the same way nothing helps
+                let m = &self.machines[n];
+                if m.power != Power::Off && m.lies(self.now) < 2 {
+                    self.violate(format!("{key} cuts the power of {node} while it runs"));
+                }
+            }
             _ => {}
         }
     }
@@ -112,6 +120,7 @@ impl World {
     }
 
     /// How the operations ended that the journal knows of.
+    #[allow(dead_code, reason = "for the example")]
     pub(crate) fn ended(&self) -> Vec<&'static str> {
         let of = |state: &State| match state {
             State::Done => "> operations done",

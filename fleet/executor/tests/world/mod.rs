@@ -176,6 +176,7 @@ impl World {
                 believes_at: None,
                 cordon: Cordon::Open,
                 closed_at: 0,
+                by_hand: false,
                 held: None,
                 spoke: None,
                 faults: truth::Faults::default(),
@@ -364,7 +365,7 @@ impl World {
                 }
             }
             Happening::Tell { daemon, event } => self.tell(daemon, event),
-            Happening::Written { daemon, record } => self.written(daemon, record),
+            Happening::Written { daemon, record } => self.written(daemon, *record),
             Happening::Lands { daemon, key, node, effect } => self.lands(daemon, key, node, effect),
             Happening::Looks { daemon, node, look } => self.looks(daemon, node, look),
             Happening::Binds { pod, node } => self.binds(&pod, node),
@@ -420,7 +421,7 @@ impl World {
                 self.powered(n);
             }
         }
-        if (now / 1000) % 2 == 0 {
+        if (now / 1000).is_multiple_of(2) {
             self.schedule();
         }
     }
@@ -442,6 +443,7 @@ impl World {
         let m = &mut self.machines[n];
         m.cordon = cordon;
         m.closed_at = now;
+        m.by_hand = false;
         let (node, cordoned) = (m.id.clone(), cordon != Cordon::Open);
         self.note(format!("{node} is {cordon:?}"));
         self.learn(Fact::NodeCordoned { node, cordoned });
@@ -484,6 +486,10 @@ impl World {
         // a kubelet that shuts down, or doesn't run, takes nothing
         let admits = self.machines[n].power == Power::On;
         let expected = self.pods.get(id).is_some_and(|p| p.bound_to == Some(n));
+        let off = matches!(self.machines[n].power, Power::Off | Power::Boots { .. });
+        if off && expected && self.machines[n].cordon == Cordon::Open && !self.machines[n].by_hand {
+            self.violate(format!("{id} is bound to {}, which is off and was opened", self.machines[n].id));
+        }
         if admits && expected {
             self.put(id, n);
         } else if let Some(pod) = self.pods.get_mut(id) {
@@ -530,7 +536,8 @@ impl World {
         self.note(format!("{} begins with {} records", self.lease, self.journal.len()));
         self.daemons.push(Daemon { core, generation: self.lease, alive: true, told_deposed: false });
         let daemon = self.daemons.len() - 1;
-        let modes = [("a", Mode::Auto), ("b", if self.options.seed % 3 == 0 { Mode::Recommend } else { Mode::Auto })];
+        let modes =
+            [("a", Mode::Auto), ("b", if self.options.seed.is_multiple_of(3) { Mode::Recommend } else { Mode::Auto })];
         for (pool, mode) in modes {
             self.tell(daemon, Event::Mode { pool: pool.to_owned(), mode });
         }

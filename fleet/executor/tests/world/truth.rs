@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     pub(crate) believes_at: Option<u64>,
     pub(crate) cordon: Cordon,
     pub(crate) closed_at: u64,
+    /// Whether a person closed or opened it last.
+    pub(crate) by_hand: bool,
     /// By whom, since when and until when.
     pub(crate) held: Option<(String, u64, u64)>,
     pub(crate) spoke: Option<u64>,
