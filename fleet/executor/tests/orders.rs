@@ -1,0 +1,360 @@
+//! One order at a time, on a bench where every look and every answer is chosen.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use ebbtide_executor::Executor;
+use ebbtide_executor::command::{Command, Effect, Generation, Mark, Way};
+use ebbtide_executor::event::{Answer, Ask, Cordon, Event, Sight};
+use ebbtide_executor::journal::Record;
+use ebbtide_executor::operation::{Operation, OperationId, State};
+use ebbtide_executor::settings::{Mode, Rung, Settings, Ways};
+use ebbtide_planner::model::curve::PowerCurve;
+use ebbtide_planner::policy::{Interlock, Policy, Selector};
+use ebbtide_planner::state::event::Event as Fact;
+use ebbtide_planner::state::node::{Node, PowerState};
+use ebbtide_planner::state::resources::Resources;
+use ebbtide_planner::state::workload::Workload;
+use ebbtide_planner::state::{FleetState, Time};
+use ebbtide_proto::{NodeId, WorkloadId};
+
+struct Bench {
+    core: Executor,
+    fleet: FleetState,
+    policy: Policy,
+    now: Time,
+    sights: BTreeMap<NodeId, Sight>,
+    effects: Vec<(NodeId, Effect)>,
+    records: Vec<Record>,
+    replans: usize,
+    operation: Option<OperationId>,
+    /// Machines that are told to shut down do.
+    obedient: bool,
+    /// Machines that are told to wake do.
+    wakeful: bool,
+    evictions_refused: bool,
+}
+
+fn node(n: usize) -> NodeId {
+    NodeId::new(&format!("n{n}")).unwrap()
+}
+
+fn settings() -> Settings {
+    let rung = |way, tries| Rung { way, patience_s: 60, tries };
+    let on = vec![rung(Way::Bmc, 2), rung(Way::Wol, 1), rung(Way::Outlet, 1)];
+    let ways = Ways { off: vec![Way::Agent, Way::Bmc], on, cut: true };
+    Settings { ways: (0..5).map(|n| (node(n), ways.clone())).collect(), ..Settings::default() }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Time::from_secs(1_000_000);
+        let mut fleet = FleetState::new();
+        for n in 0..5 {
+            let mut known = Node::new(node(n), Resources::new(4000, 1 << 34), PowerCurve::line(60.0, 140.0));
+            known.circuit = Some("c".to_owned());
+            fleet.apply(Time::from_secs(1), Fact::NodeSeen(Box::new(known)));
+        }
+        fleet.apply(Time::from_secs(1), Fact::Synced);
+        let sight = Sight {
+            cordon: Some(Cordon::Open),
+            ready: Some(true),
+            held: None,
+            workloads: Some(Vec::new()),
+            agent_ago_s: Some(1.0),
+            bmc: PowerState::On,
+            outlet: PowerState::On,
+            outlet_w: Some(100.0),
+        };
+        Self {
+            core: Executor::resume(&[], now, Generation(1), settings()).unwrap(),
+            fleet,
+            policy: Policy::default(),
+            now,
+            sights: (0..5).map(|n| (node(n), sight.clone())).collect(),
+            effects: Vec::new(),
+            records: Vec::new(),
+            replans: 0,
+            operation: None,
+            obedient: true,
+            wakeful: true,
+            evictions_refused: false,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for command in self.core.step(self.now, &self.fleet, &self.policy, event) {
+                match command {
+                    Command::Journal { generation, record } => {
+                        events.push_back(Event::Journalled { generation, seq: record.seq });
+                        self.records.push(*record);
+                    }
+                    Command::Look { node, look, .. } => {
+                        let sight = Box::new(self.sights[&node].clone());
+                        events.push_back(Event::Seen { node, look: Some(look), sight });
+                    }
+                    Command::Do { generation, key, node, effect, .. } => {
+                        let answer = self.carry_out(&node, &effect);
+                        self.effects.push((node, effect));
+                        events.push_back(Event::Answered { generation, key, answer });
+                    }
+                    Command::Replan { .. } => self.replans += 1,
+                    Command::Accepted { operation, .. } => self.operation = Some(operation),
+                    Command::Audit(_) | Command::Changed(_) => {}
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, node: &NodeId, effect: &Effect) -> Answer {
+        let sight = self.sights.get_mut(node).unwrap();
+        match effect {
+            Effect::Cordon { mark: Mark::Operation(id) } => sight.cordon = Some(Cordon::Ours(*id)),
+            Effect::Cordon { mark: Mark::Lock } => sight.cordon = Some(Cordon::Locked),
+            Effect::Uncordon { .. } => sight.cordon = Some(Cordon::Open),
+            Effect::Evict { .. } if self.evictions_refused => {
+                return Answer::Refused { why: "429".to_owned(), retry_after_s: Some(10) };
+            }
+            Effect::Evict { workload, .. } => {
+                let fact = Fact::WorkloadBound { workload: workload.clone(), node: Some(NodeId::new("n4").unwrap()) };
+                self.fleet.apply(self.now, fact);
+            }
+            Effect::Shutdown { .. } if self.obedient => {
+                (sight.bmc, sight.outlet_w) = (PowerState::Off, Some(1.0));
+                (sight.ready, sight.agent_ago_s) = (Some(false), Some(1000.0));
+            }
+            Effect::OutletOff => sight.outlet = PowerState::Off,
+            Effect::PowerOn { .. } if self.wakeful => {
+                (sight.bmc, sight.outlet_w) = (PowerState::On, Some(100.0));
+                (sight.ready, sight.agent_ago_s) = (Some(true), Some(1.0));
+            }
+            _ => {}
+        }
+        Answer::Done
+    }
+
+    fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds / 2 {
+            self.now = self.now.plus_secs(2);
+            for n in 0..5 {
+                let heard = Fact::NodeHeard { node: node(n) };
+                self.fleet.apply(self.now, heard);
+            }
+            self.tell(Event::Tick);
+        }
+    }
+
+    fn ask(&mut self, what: Ask) -> OperationId {
+        self.run(2);
+        self.tell(Event::Asked { ticket: 1, by: "ada".to_owned(), why: String::new(), what });
+        self.operation.unwrap()
+    }
+
+    fn op(&self, id: OperationId) -> &Operation {
+        self.core.operation(id).unwrap()
+    }
+
+    fn words(&self, n: usize) -> Vec<&'static str> {
+        let word = |e: &Effect| match e {
+            Effect::Cordon { mark: Mark::Lock } => "lock",
+            Effect::Cordon { .. } => "close",
+            Effect::Uncordon { .. } => "open",
+            Effect::Evict { .. } => "evict",
+            Effect::Place { .. } => "place",
+            Effect::TellGoodbye => "goodbye",
+            Effect::Shutdown { way: Way::Agent } => "shutdown",
+            Effect::Shutdown { .. } => "shutdown by BMC",
+            Effect::OutletOff => "cut",
+            Effect::PowerOn { way: Way::Bmc } => "wake by BMC",
+            Effect::PowerOn { way: Way::Wol } => "wake by LAN",
+            Effect::PowerOn { .. } => "wake by outlet",
+        };
+        self.effects.iter().filter(|(id, _)| *id == node(n)).map(|(_, e)| word(e)).collect()
+    }
+
+    fn put(&mut self, n: usize) -> WorkloadId {
+        let id: WorkloadId = format!("pod/p{n}").parse().unwrap();
+        let mut work = Workload::new(id.clone(), Resources::new(500, 1));
+        work.node = Some(node(n));
+        self.fleet.apply(Time::from_secs(1), Fact::WorkloadSeen(Box::new(work)));
+        id
+    }
+}
+
+#[test]
+fn a_node_is_emptied_said_goodbye_shut_down_proven_off_cut_and_opened() {
+    let mut b = Bench::new();
+    b.put(0);
+    let id = b.ask(Ask::PowerOff { node: node(0) });
+    b.run(300);
+    assert_eq!(b.words(0), ["close", "evict", "goodbye", "shutdown", "cut", "open"]);
+    assert_eq!(b.op(id).state, State::Done, "{}", b.op(id).words);
+    assert!(b.op(id).words.contains("its BMC says off"), "{}", b.op(id).words);
+    // each record can be read back, and a leader that begins with them has nothing left to do
+    let json = serde_json::to_string(&b.records).unwrap();
+    let records: Vec<Record> = serde_json::from_str(&json).unwrap();
+    let core = Executor::resume(&records, b.now, Generation(2), settings()).unwrap();
+    assert!(core.operations().all(|o| !o.is_live()) && core.operations().any(|o| o.id == id && o.steps.len() == 6));
+    assert!(Executor::resume(&records, b.now, Generation(1), settings()).is_err());
+}
+
+#[test]
+fn what_must_stay_on_is_not_touched() {
+    type Break = fn(&mut Bench);
+    let cases: [(&str, Break); 7] = [
+        ("seen it wake", |b| b.fleet.nodes.get_mut(&node(0)).unwrap().wake_proven = false),
+        ("interlock quorum", |b| {
+            let nodes = Selector { node: Some("n0".to_owned()), ..Selector::default() };
+            b.policy.interlocks.push(Interlock { name: "quorum".to_owned(), nodes, keep: None });
+        }),
+        ("somebody else closed it", |b| b.sights.get_mut(&node(0)).unwrap().cordon = Some(Cordon::Foreign)),
+        ("held by kured", |b| b.sights.get_mut(&node(0)).unwrap().held = Some("kured".to_owned())),
+        ("nothing can power it", |b| b.fleet.nodes.get_mut(&node(0)).unwrap().switchable = false),
+        ("must not be disturbed", |b| {
+            let id = b.put(0);
+            b.fleet.workloads.get_mut(&id).unwrap().stays = true;
+        }),
+        ("switched", |b| b.fleet.nodes.get_mut(&node(0)).unwrap().switched.push(b.now)),
+    ];
+    for (why, broken) in cases {
+        let mut b = Bench::new();
+        broken(&mut b);
+        let id = b.ask(Ask::PowerOff { node: node(0) });
+        b.run(60);
+        assert_eq!((b.op(id).state, b.effects.len()), (State::Refused, 0), "{why}: {}", b.op(id).words);
+        assert!(b.op(id).words.contains(why), "{why}: {}", b.op(id).words);
+    }
+}
+
+#[test]
+fn a_pod_that_comes_at_the_last_moment_stops_the_shutdown() {
+    let mut b = Bench::new();
+    let id = b.ask(Ask::PowerOff { node: node(0) });
+    b.run(6);
+    b.sights.get_mut(&node(0)).unwrap().workloads = Some(vec!["pod/late".parse().unwrap()]);
+    b.run(1900);
+    assert_eq!(b.words(0), ["close", "open"], "{}", b.op(id).words);
+    assert_eq!(b.op(id).state, State::RolledBack);
+}
+
+#[test]
+fn contradicting_signals_mean_quarantine_and_no_cut() {
+    let mut b = Bench::new();
+    b.obedient = false;
+    let id = b.ask(Ask::PowerOff { node: node(0) });
+    b.run(14);
+    b.sights.get_mut(&node(0)).unwrap().bmc = PowerState::Off;
+    b.run(900);
+    assert_eq!(b.op(id).state, State::Quarantined, "{}", b.op(id).words);
+    assert!(!b.words(0).contains(&"cut") && !b.words(0).contains(&"open"), "{:?}", b.words(0));
+    assert!(b.core.quarantined().contains_key(&node(0)) && b.replans > 0);
+    // it is left alone until a person says otherwise
+    let off = b.ask(Ask::PowerOff { node: node(0) });
+    b.run(10);
+    assert_eq!(b.op(off).state, State::Refused);
+    let unlock = b.ask(Ask::Unlock { node: node(0) });
+    b.run(10);
+    assert_eq!((b.op(unlock).state, b.core.quarantined().len()), (State::Done, 0));
+}
+
+#[test]
+fn a_node_that_does_not_wake_is_tried_rung_by_rung_and_replaced() {
+    let mut b = Bench::new();
+    b.wakeful = false;
+    let s = b.sights.get_mut(&node(0)).unwrap();
+    (s.bmc, s.ready, s.agent_ago_s, s.outlet_w) = (PowerState::Off, Some(false), Some(9999.0), Some(1.0));
+    let id = b.ask(Ask::PowerOn { node: node(0) });
+    b.run(600);
+    assert_eq!(b.words(0), ["wake by BMC", "wake by BMC", "wake by LAN", "wake by outlet"]);
+    assert_eq!((b.op(id).state, b.replans), (State::Quarantined, 1));
+}
+
+#[test]
+fn boots_on_a_circuit_are_staggered() {
+    let mut b = Bench::new();
+    b.wakeful = false;
+    for n in 0..4 {
+        let s = b.sights.get_mut(&node(n)).unwrap();
+        (s.bmc, s.ready, s.agent_ago_s, s.outlet_w) = (PowerState::Off, Some(false), Some(9999.0), Some(1.0));
+        b.ask(Ask::PowerOn { node: node(n) });
+    }
+    b.run(30);
+    assert_eq!(b.effects.len(), 2, "{:?}", b.effects);
+}
+
+#[test]
+fn a_drain_that_cannot_end_is_undone_at_its_deadline() {
+    let mut b = Bench::new();
+    b.put(0);
+    b.evictions_refused = true;
+    let id = b.ask(Ask::Evacuate { node: node(0), lock: true });
+    b.run(1700);
+    assert!(b.op(id).is_live());
+    b.run(300);
+    assert_eq!(b.op(id).state, State::RolledBack, "{}", b.op(id).words);
+    assert_eq!(b.words(0).last(), Some(&"open"));
+}
+
+#[test]
+fn evacuate_and_lock_leaves_it_locked_and_unlock_opens_it() {
+    let mut b = Bench::new();
+    b.put(0);
+    let id = b.ask(Ask::Evacuate { node: node(0), lock: true });
+    b.run(60);
+    assert_eq!(b.words(0), ["close", "evict", "lock"]);
+    assert_eq!(b.op(id).state, State::Done);
+    b.ask(Ask::Unlock { node: node(0) });
+    b.run(10);
+    assert_eq!(b.words(0).last(), Some(&"open"));
+}
+
+#[test]
+fn pools_are_observed_by_default_and_recommendations_wait_for_approval() {
+    let mut b = Bench::new();
+    b.run(2);
+    b.policy.min_on_s = 0;
+    let plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
+    assert!(!plan.is_empty());
+    b.tell(Event::Planned(Box::new(plan.clone())));
+    b.run(60);
+    assert!(b.effects.is_empty());
+    b.tell(Event::Mode { pool: String::new(), mode: Mode::Recommend });
+    b.run(2);
+    let plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
+    b.tell(Event::Planned(Box::new(plan)));
+    b.run(60);
+    assert!(b.effects.is_empty());
+    let waiting = b.core.operations().find(|o| o.is_live()).unwrap().id;
+    b.ask(Ask::Approve { plan: waiting });
+    b.run(20);
+    assert!(!b.effects.is_empty());
+    // a stale one is not taken up
+    b.tell(Event::Planned(Box::new(plan_of_old(&b))));
+    let last = b.core.operations().last().unwrap();
+    assert_eq!(last.state, State::Refused, "{}", last.words);
+}
+
+fn plan_of_old(b: &Bench) -> ebbtide_planner::plan::action::Plan {
+    let mut plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
+    plan.at = Time::from_secs(10);
+    plan
+}
+
+#[test]
+fn paused_or_deposed_it_begins_nothing() {
+    let mut b = Bench::new();
+    let off = b.ask(Ask::PowerOff { node: node(0) });
+    b.ask(Ask::Pause);
+    b.run(60);
+    assert_eq!((b.words(0), b.op(off).state), (vec!["close", "open"], State::RolledBack));
+    let again = b.ask(Ask::PowerOff { node: node(1) });
+    b.run(60);
+    assert!(b.words(1).is_empty() && b.op(again).is_live(), "{}", b.op(again).words);
+    b.ask(Ask::Resume);
+    b.tell(Event::LeaseLost);
+    b.run(60);
+    assert!(b.words(1).len() <= 1 && !b.core.is_leading(), "{:?}", b.words(1));
+}
