@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::crew;
-use crate::kinds::{self, Kind, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS};
+use crate::kinds::{self, Kind, NAMESPACES, NODES, PODS};
 use crate::rights::{Rights, Rule};
 use crate::server::{self, Certificates};
 use crate::store::key;
@@ -221,12 +221,10 @@ impl Cluster {
         done.map_err(|f| anyhow::anyhow!(f.message))
     }
 
-    /// Makes a namespace with its service account.
+    /// Makes a namespace.
     pub fn create_namespace(&self, name: &str) {
-        let mut world = self.change();
         // one that is there already is as good
-        drop(world.create(NAMESPACES, "", json!({"metadata": {"name": name}}), "kubectl-create", false));
-        drop(world.create(SERVICE_ACCOUNTS, name, json!({"metadata": {"name": "default"}}), "controller", false));
+        drop(self.create(NAMESPACES, "", json!({"metadata": {"name": name}})));
     }
 
     /// Makes a node that is ready.

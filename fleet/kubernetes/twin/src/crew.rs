@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::budget;
 use crate::fit;
-use crate::kinds::{LEASES, NODES, PODS, REPLICA_SETS};
+use crate::kinds::{LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICE_ACCOUNTS};
 use crate::patch::object;
 use crate::store::key;
 use crate::world::{World, micros};
@@ -38,12 +38,23 @@ const LIFECYCLE: [&str; 3] =
 impl Crew {
     /// Everybody does what there is to do.
     pub fn step(world: &mut World) {
+        accounts(world);
         lifecycle(world);
         replicas(world);
         kubelets(world);
         schedule(world);
         kubelets(world);
         budget::count(world);
+    }
+}
+
+/// Each namespace has a service account.
+fn accounts(world: &mut World) {
+    for (at, _) in world.every(NAMESPACES) {
+        if world.store.get(&key(SERVICE_ACCOUNTS, &at.2, "default")).is_none() {
+            let made = json!({"metadata": {"name": "default"}});
+            drop(world.create(SERVICE_ACCOUNTS, &at.2, made, "kube-controller-manager", false));
+        }
     }
 }
 

@@ -57,12 +57,18 @@ fn list(target: &mut Value, items: &[Value], by: &str) {
     for item in items.iter().filter(|i| i["$patch"] == "delete") {
         have.retain(|h| h[by] != item[by]);
     }
+    // the patch's items come first, in its order
+    let mut merged = Vec::with_capacity(have.len() + items.len());
     for item in items.iter().filter(|i| i["$patch"].is_null()) {
-        match have.iter_mut().find(|h| h[by] == item[by]) {
-            Some(one) => strategic(one, item),
-            None => have.push(item.clone()),
-        }
+        let mut one = match have.iter().position(|h| h[by] == item[by]) {
+            Some(at) => have.remove(at),
+            None => Value::Null,
+        };
+        strategic(&mut one, item);
+        merged.push(one);
     }
+    merged.append(have);
+    *have = merged;
 }
 
 /// RFC 6902.

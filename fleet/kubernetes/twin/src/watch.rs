@@ -30,6 +30,7 @@ pub struct Events {
     news: WatchStream<u64>,
     until: Option<Pin<Box<Sleep>>>,
     bookmarks: bool,
+    marked: u64,
     over: bool,
 }
 
@@ -75,8 +76,9 @@ impl Events {
             }
             version
         });
+        let marked = if start.mark { version } else { 0 };
         let until = start.timeout.map(|t| Box::pin(tokio::time::sleep(t)));
-        Self { shared, target, selector, version, ready, news, until, bookmarks: start.bookmarks, over: false }
+        Self { shared, target, selector, version, ready, news, until, bookmarks: start.bookmarks, marked, over: false }
     }
 
     fn pull(&mut self) -> Result<(), Failure> {
@@ -126,7 +128,7 @@ impl Stream for Events {
             }
             if this.until.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
                 this.over = true;
-                if this.bookmarks {
+                if this.bookmarks && this.marked != this.version {
                     this.ready.push_back(bookmark(this.target.kind, this.version, false));
                 }
                 continue;

@@ -282,7 +282,7 @@ impl World {
         }
         let mut bound = Value::clone(&pod);
         bound["spec"]["nodeName"] = node.into();
-        bound["status"]["conditions"] = json!([{"type": "PodScheduled", "observedGeneration": 1, "status": "True",
+        bound["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True",
             "lastProbeTime": null, "lastTransitionTime": self.time()}]);
         self.store.put(key(PODS, namespace, name), bound);
         Ok(())
@@ -312,7 +312,10 @@ impl World {
                 let told = json!({"type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
                     "lastTransitionTime": time, "reason": "EvictionByEvictionAPI",
                     "message": "Eviction API: evicting"});
-                patch::strategic(pod, &json!({"status": {"conditions": [told]}}));
+                if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+                    conditions.retain(|c| c["type"] != told["type"]);
+                    conditions.push(told);
+                }
             });
             let pod = self.get(PODS, namespace, name)?;
             self.end(namespace, &pod, eviction["deleteOptions"]["gracePeriodSeconds"].as_u64());

@@ -85,18 +85,23 @@ fn plain(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let drawn = |k: &str| {
-                ["resourceVersion", "uid", "continue", "managedFields", "lastState"].contains(&k)
+                ["resourceVersion", "uid", "continue"].contains(&k)
                     || k.ends_with("Timestamp")
                     || k.ends_with("Time")
                     || k == "timeAdded"
             };
-            let left = map.iter().filter(|(_, v)| !v.is_null());
+            // the recording is without the one, and a controller adds the other when it comes to it
+            let kept = |k: &str| k != "managedFields" && k != "node.alpha.kubernetes.io/ttl";
+            let left = map.iter().filter(|(k, v)| !v.is_null() && kept(k));
             left.map(|(k, v)| (k.clone(), if drawn(k) { "…".into() } else { plain(v) }))
                 .filter(|(_, v)| *v != json!({}))
                 .collect::<serde_json::Map<_, _>>()
                 .into()
         }
-        Value::Array(items) => items.iter().map(plain).collect(),
+        // a distribution's own addition
+        Value::Array(items) => {
+            items.iter().filter(|i| i["configMap"]["name"] != "openshift-service-ca.crt").map(plain).collect()
+        }
         Value::String(text) if text.starts_with("kube-api-access-") => "kube-api-access".into(),
         Value::String(text) if text.starts_with("ebbtide-") && text.len() == 13 => "ebbtide-generated".into(),
         other => other.clone(),
@@ -126,7 +131,7 @@ async fn the_twin_answers_as_the_real_server_did() {
         let name = exchange["name"].as_str().unwrap();
         match name {
             // controllers and the scheduler had done their work before these
-            "node status patch" | "cordoned node" | "node before stale update" | "pdb status" => cluster.settle(),
+            "cordoned node" | "eviction refused by budget" | "service account absent?" | "server-side apply 1" | "node before stale update" | "pdb status" => cluster.settle(),
             "unschedulable pod status" => cluster.schedule_by(|_, _, _| None),
             // that event is the scheduler's own
             "scheduler events" => continue,
@@ -161,7 +166,7 @@ async fn the_twin_answers_as_the_real_server_did() {
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         learn(&expected["body"], &body, &mut versions);
         let (ours, theirs) = (without_numbers(&body), without_numbers(&expected["body"]));
-        assert_eq!(ours, theirs, "{name}:\n{ours:#}\n{theirs:#}");
+        assert!(ours == theirs, "{name}:\n{ours:#}\n{theirs:#}");
         compared += 1;
     }
     assert_eq!(compared, 63);
