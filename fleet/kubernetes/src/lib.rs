@@ -4,6 +4,7 @@
 //! planner what is new (pure). `act` closes nodes, evicts pods, leaves notes, and knows who leads. `extender` is asked by
 //! the scheduler where pods shall go. `connect` makes the client that all of them use.
 
+pub mod act;
 pub mod connect;
 pub mod convert;
 pub mod inventory;
