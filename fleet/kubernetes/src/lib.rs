@@ -7,6 +7,7 @@
 pub mod act;
 pub mod connect;
 pub mod convert;
+pub mod extender;
 pub mod inventory;
 pub mod names;
 pub mod quantity;

@@ -77,6 +77,9 @@ mod tests {
         for text in ["", "m", "1.2.3", "-1", "1X", "1e", "a", "1 Gi"] {
             assert_eq!(milli(text), None, "{text}");
         }
-        assert_eq!((whole("16Gi"), whole("1500m"), whole("9000000000000000000")), (Some(16 << 30), Some(2), Some(9_000_000_000_000_000_000)));
+        assert_eq!(
+            (whole("16Gi"), whole("1500m"), whole("9000000000000000000")),
+            (Some(16 << 30), Some(2), Some(9_000_000_000_000_000_000))
+        );
     }
 }

@@ -152,7 +152,8 @@ impl Followed {
                 }
                 Err(error) => {
                     pulse.breaks.fetch_add(1, Ordering::Relaxed);
-                    let first = pulse.broken_ms.compare_exchange(0, now_ms().max(1), Ordering::AcqRel, Ordering::Relaxed);
+                    let first =
+                        pulse.broken_ms.compare_exchange(0, now_ms().max(1), Ordering::AcqRel, Ordering::Relaxed);
                     if first.is_ok() {
                         tracing::warn!(kind, "the watch broke, trying again: {error}");
                     }
@@ -161,13 +162,7 @@ impl Followed {
         }
     }
 
-    fn take<K: Resource>(
-        &self,
-        pulse: &Pulse,
-        event: watcher::Event<K>,
-        listed: &mut HashSet<Key>,
-        hands: &Hands<K>,
-    ) {
+    fn take<K: Resource>(&self, pulse: &Pulse, event: watcher::Event<K>, listed: &mut HashSet<Key>, hands: &Hands<K>) {
         let mut inventory = self.inventory();
         match event {
             watcher::Event::Init => listed.clear(),

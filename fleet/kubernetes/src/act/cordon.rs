@@ -35,12 +35,7 @@ impl Hands {
     /// # Errors
     /// If it is somebody else's, a later leader's, or the server refuses.
     pub async fn cordon(&self, node: &str, reason: &str, generation: u64, now_ms: u64) -> Result<Closed, Failed> {
-        let wanted = Mark {
-            by: self.identity.clone(),
-            generation,
-            reason: reason.to_owned(),
-            since_ms: now_ms,
-        };
+        let wanted = Mark { by: self.identity.clone(), generation, reason: reason.to_owned(), since_ms: now_ms };
         let text = serde_json::to_string(&wanted).unwrap_or_default();
         let foreign = |why| Failed::Foreign { node: node.to_owned(), why };
         for _ in 0..TRIES {

@@ -57,7 +57,10 @@ pub struct Candidate {
 
 impl std::fmt::Debug for Candidate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Candidate").field("identity", &self.identity).field("leads", &self.leads).finish_non_exhaustive()
+        f.debug_struct("Candidate")
+            .field("identity", &self.identity)
+            .field("leads", &self.leads)
+            .finish_non_exhaustive()
     }
 }
 

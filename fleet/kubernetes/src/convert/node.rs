@@ -108,10 +108,8 @@ pub fn node(node: &v1::Node, rules: &Rules) -> Option<ClusterNode> {
     };
     let taints = spec.and_then(|s| s.taints.as_ref()).into_iter().flatten();
     let counts = |t: &&v1::Taint| t.effect != "PreferNoSchedule" && !LIFECYCLE.contains(&t.key.as_str());
-    let taint = |t: &v1::Taint| Taint {
-        key: format!("{}:{}", t.key, t.effect),
-        value: t.value.clone().unwrap_or_default(),
-    };
+    let taint =
+        |t: &v1::Taint| Taint { key: format!("{}:{}", t.key, t.effect), value: t.value.clone().unwrap_or_default() };
     let conditions = status.and_then(|s| s.conditions.as_ref());
     let ready = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
     let hands_off = if says_yes(notes, names::MAINTENANCE) {

@@ -65,7 +65,10 @@ pub fn terms(selector: &v1::NodeSelector) -> Vec<Term> {
         };
         let field = |r: &v1::NodeSelectorRequirement| {
             let of_name = r.key == "metadata.name";
-            Requirement { label: None, must: if of_name { must(&r.operator, r.values.as_ref()) } else { Must::Unknown } }
+            Requirement {
+                label: None,
+                must: if of_name { must(&r.operator, r.values.as_ref()) } else { Must::Unknown },
+            }
         };
         labels.map(label).chain(fields.map(field)).collect()
     };
@@ -111,14 +114,16 @@ impl Picks {
     /// Reads a selector; none at all takes no pod, an empty one takes all.
     pub fn of(selector: Option<&LabelSelector>) -> Self {
         Self(selector.map(|s| {
-            let equal = s.match_labels.iter().flatten().map(|(key, value)| Requirement {
-                label: Some(key.clone()),
-                must: Must::In(vec![value.clone()]),
-            });
-            let more = s.match_expressions.iter().flatten().map(|r| Requirement {
-                label: Some(r.key.clone()),
-                must: must(&r.operator, r.values.as_ref()),
-            });
+            let equal = s
+                .match_labels
+                .iter()
+                .flatten()
+                .map(|(key, value)| Requirement { label: Some(key.clone()), must: Must::In(vec![value.clone()]) });
+            let more = s
+                .match_expressions
+                .iter()
+                .flatten()
+                .map(|r| Requirement { label: Some(r.key.clone()), must: must(&r.operator, r.values.as_ref()) });
             equal.chain(more).collect()
         }))
     }

@@ -207,13 +207,16 @@ fn across(topology_key: &str, rules: &Rules) -> Option<Across> {
 fn spread(spec: &v1::PodSpec, rules: &Rules) -> Result<(Vec<Apart>, Vec<Even>), &'static str> {
     let affinity = spec.affinity.as_ref();
     let together = affinity.and_then(|a| a.pod_affinity.as_ref());
-    if together.and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref()).is_some_and(|t| !t.is_empty())
+    if together
+        .and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref())
+        .is_some_and(|t| !t.is_empty())
     {
         return Err("it has to be where other pods are");
     }
     let mut apart = Vec::new();
     let terms = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
-    for term in terms.and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref()).into_iter().flatten() {
+    for term in terms.and_then(|p| p.required_during_scheduling_ignored_during_execution.as_ref()).into_iter().flatten()
+    {
         let across = across(&term.topology_key, rules).ok_or("it keeps apart by a label that planning doesn't know")?;
         let keyed = |keys: &Option<Vec<String>>| keys.as_ref().is_some_and(|k| !k.is_empty());
         if term.namespace_selector.is_some() || keyed(&term.match_label_keys) || keyed(&term.mismatch_label_keys) {
@@ -244,9 +247,8 @@ pub fn pod(pod: &v1::Pod, rules: &Rules) -> Option<(Pod, Template)> {
     let node = spec.node_name.as_deref().and_then(|n| NodeId::new(n).ok());
     let conditions = status.and_then(|s| s.conditions.as_ref());
     let refused = conditions.is_some_and(|all| {
-        all.iter().any(|c| {
-            c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable")
-        })
+        all.iter()
+            .any(|c| c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable"))
     });
     let ending = pod.metadata.deletion_timestamp.is_some();
     let phase = match node {

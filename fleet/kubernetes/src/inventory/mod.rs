@@ -16,10 +16,10 @@ use ebbtide_proto::{NodeId, WorkloadId};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use crate::convert::Rules;
 use crate::convert::node::{self, ClusterNode};
 use crate::convert::place::{self, Affinity, Picks};
 use crate::convert::pod::{self, Phase, Pod, Template};
-use crate::convert::Rules;
 
 /// Namespace and name.
 pub type Key = (Arc<str>, Arc<str>);

@@ -103,7 +103,9 @@ impl Inventory {
             of.is_none_or(|of| self.told_templates.get(of) != now.get(of))
         };
         let mut due: Vec<Key> = match self.all_changed {
-            true => self.pods.keys().chain(self.changed.iter().filter(|k| !self.pods.contains_key(*k))).cloned().collect(),
+            true => {
+                self.pods.keys().chain(self.changed.iter().filter(|k| !self.pods.contains_key(*k))).cloned().collect()
+            }
             false => {
                 let others = self.pods.iter().filter(|(k, known)| !self.changed.contains(*k) && news(known));
                 self.changed.iter().cloned().chain(others.map(|(k, _)| k.clone())).collect()

@@ -131,7 +131,12 @@ async fn the_twin_answers_as_the_real_server_did() {
         let name = exchange["name"].as_str().unwrap();
         match name {
             // controllers and the scheduler had done their work before these
-            "cordoned node" | "eviction refused by budget" | "service account absent?" | "server-side apply 1" | "node before stale update" | "pdb status" => cluster.settle(),
+            "cordoned node"
+            | "eviction refused by budget"
+            | "service account absent?"
+            | "server-side apply 1"
+            | "node before stale update"
+            | "pdb status" => cluster.settle(),
             "unschedulable pod status" => cluster.schedule_by(|_, _, _| None),
             // that event is the scheduler's own
             "scheduler events" => continue,
