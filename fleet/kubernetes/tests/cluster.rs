@@ -72,7 +72,7 @@ async fn the_planner_sees_what_happens_even_behind_its_back() {
     bench.until("it was closed by hand", |b| b.state.nodes[&id("a")].cordoned).await;
     bench.until("nothing is known of b", |b| b.state.nodes[&id("b")].power == PowerState::Unknown).await;
     bench.until("two stay on a", |b| b.on("a") == 2).await;
-    assert!(bench.followed.counts().1 > lists, "a new list after 410");
+    bench.until("new lists of all five kinds after 410", |b| b.followed.counts().1 == lists + 5).await;
     assert_eq!(bench.state.refused, 0);
 
     // an ordinary disconnect needs no list

@@ -98,6 +98,7 @@ impl Inventory {
         let mut found: HashMap<u64, Siblings> = HashMap::new();
         // what one keeps away from has to keep away from it as well
         let mut mutual: Vec<(String, String)> = Vec::new();
+        let mut keep_zone: BTreeSet<String> = BTreeSet::new();
         for (at, t) in templates {
             let own = group(t);
             let mut told = Siblings { group: own.clone(), stays: t.stays, ..Siblings::default() };
@@ -115,7 +116,10 @@ impl Inventory {
                             at_most: 1,
                         }),
                         (Some(own), Some(theirs), Across::Nodes) => mutual.push((own.clone(), theirs)),
-                        (Some(_), Some(_), Across::Zones) => told.keep_zone = true,
+                        (Some(_), Some(theirs), Across::Zones) => {
+                            told.keep_zone = true;
+                            keep_zone.insert(theirs);
+                        }
                         // pods without a group can't be named
                         (Some(_), None, _) => told.stays = told.stays.or(Some("it keeps apart from single pods")),
                     }
@@ -160,6 +164,7 @@ impl Inventory {
                 }
             }
             told.avoid = avoid.into_iter().collect();
+            told.keep_zone |= keep_zone.contains(&own);
         }
         found
     }
