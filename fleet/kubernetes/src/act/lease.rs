@@ -102,7 +102,7 @@ impl Candidate {
         let (mut lease, next) = match found {
             None => {
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                (Lease { metadata, spec: Some(LeaseSpec::default()), ..Lease::default() }, Step::Take { generation: 1 })
+                (Lease { metadata, spec: Some(LeaseSpec::default()) }, Step::Take { generation: 1 })
             }
             Some(lease) => {
                 let version = lease.metadata.resource_version.clone().unwrap_or_default();
