@@ -119,4 +119,3 @@ fn carry_out(facts: &mut Facts<'_>, problem: &Problem<'_>, steps: &[Step]) {
         }
     }
 }
-

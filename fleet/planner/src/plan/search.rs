@@ -248,7 +248,8 @@ impl Search<'_> {
         let mut rest_level = vec![0.0; self.items.len() + 1];
         for (i, item) in self.items.iter().enumerate().rev() {
             rest_level[i] = rest_level[i + 1] + item.level;
-            rest_need[i] = rest_need[i + 1].iter().zip(&item.need).map(|(a, b): (&u64, &u64)| a.saturating_add(*b)).collect();
+            rest_need[i] =
+                rest_need[i + 1].iter().zip(&item.need).map(|(a, b): (&u64, &u64)| a.saturating_add(*b)).collect();
         }
         let ratio = |i: &Item| if i.level > 0.0 { i.level / i.need[CPU] as f64 } else { 0.0 };
         Known {
@@ -417,10 +418,7 @@ impl Search<'_> {
     }
 
     fn fits(&self, item: &Item, b: usize, trail: &Trail) -> bool {
-        let used = &trail.used[b * self.dims..];
-        let room = &self.bins[b].room;
-        (0..self.dims).all(|d| item.need[d] == 0 || used[d].saturating_add(item.need[d]) <= room[d])
-            && trail.company.allows(item, b, self.bins[b].zone)
+        self.has_room(item, b, &trail.used) && trail.company.allows(item, b, self.bins[b].zone)
     }
 
     /// Whether two nodes that are alike are filled alike, too.
@@ -438,10 +436,58 @@ impl Search<'_> {
         };
         let moves: f64 = self.items.iter().zip(&trail.at).map(|(item, b)| item.moving(*b)).sum();
         let watts = self.constant + self.bins.iter().enumerate().map(of).sum::<f64>() + moves;
-        if watts < trail.limit && self.reserve_holds(set, trail) {
+        if watts < trail.limit && self.reserve_holds(set, trail) && self.is_reachable(&trail.at) {
             trail.limit = watts - BETTER * watts.abs();
             trail.found = Some(trail.at.clone());
         }
+    }
+
+    /// Whether there is an order in which everyone comes to its place by one move, and always finds room there. Moves
+    /// whatever can be moved, the largest or the smallest first: rarely, another order would have led further.
+    fn is_reachable(&self, at: &[usize]) -> bool {
+        let away: Vec<usize> = (0..self.items.len()).filter(|&i| self.items[i].home != Some(at[i])).collect();
+        self.leads_there(at, away.clone()) || self.leads_there(at, away.into_iter().rev().collect())
+    }
+
+    /// Whether everyone in `left` comes to its place, taken in this order again and again.
+    fn leads_there(&self, at: &[usize], mut left: Vec<usize>) -> bool {
+        let mut used: Vec<u64> = self.bins.iter().flat_map(|b| b.used.iter().copied()).collect();
+        let mut company = self.company.clone();
+        for item in &self.items {
+            let Some(home) = item.home else { continue };
+            self.book(item, home, &mut used, true);
+            company.count(item, Some(home), self.bins[home].zone, true);
+        }
+        loop {
+            let before = left.len();
+            left.retain(|&i| {
+                let (item, to) = (&self.items[i], at[i]);
+                let from = item.home;
+                from.into_iter().for_each(|h| company.count(item, Some(h), self.bins[h].zone, false));
+                let moves = self.has_room(item, to, &used) && company.allows(item, to, self.bins[to].zone);
+                let place = if moves { Some(to) } else { from };
+                place.into_iter().for_each(|b| company.count(item, Some(b), self.bins[b].zone, true));
+                if moves {
+                    self.book(item, to, &mut used, true);
+                    from.into_iter().for_each(|h| self.book(item, h, &mut used, false));
+                }
+                !moves
+            });
+            if left.is_empty() || left.len() == before {
+                return left.is_empty();
+            }
+        }
+    }
+
+    fn book(&self, item: &Item, b: usize, used: &mut [u64], add: bool) {
+        for (used, need) in used[b * self.dims..].iter_mut().zip(&item.need) {
+            *used = if add { used.saturating_add(*need) } else { used.saturating_sub(*need) };
+        }
+    }
+
+    fn has_room(&self, item: &Item, b: usize, used: &[u64]) -> bool {
+        let (used, room) = (&used[b * self.dims..], &self.bins[b].room);
+        (0..self.dims).all(|d| item.need[d] == 0 || used[d].saturating_add(item.need[d]) <= room[d])
     }
 
     fn reserve_holds(&self, set: &Set, trail: &Trail) -> bool {

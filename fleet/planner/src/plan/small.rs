@@ -4,11 +4,13 @@
 //! What the usual rounds lead to is the one to beat. What is found obeys the same rules as they do: `search.rs` is told
 //! what may be switched and moved, `arrange.rs` brings the result into an order of which every prefix is harmless.
 
+use super::Planner;
+use super::arrange::Manner;
 use super::facts::{FN, Facts};
 use super::hold::can_wake;
+use super::pack::Pack;
 use super::problem::{N, Problem, W};
 use super::search::{Bin, Company, Drawn, Item, Lock, Search, Target, mask};
-use super::Planner;
 use crate::policy::Basis;
 use crate::state::node::PowerState;
 
@@ -16,11 +18,13 @@ use crate::state::node::PowerState;
 const NODES: usize = 12;
 const WORK: usize = 200;
 /// Places of workloads that are looked at.
-const EFFORT: u64 = 60_000;
+const EFFORT: u64 = 100_000;
 /// Share by which it has to be better than what the usual rounds lead to.
 const BETTER: f64 = 1e-3;
+/// Share of all watts that moving everything counts for at least: no move without a reason, even if it costs nothing.
+const NUDGE: f64 = 3e-4;
 /// Times that a target is looked for of which every step can be carried out.
-const TRIES: usize = 6;
+const TRIES: usize = 4;
 
 /// What a plan leads to: lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -84,7 +88,7 @@ pub(crate) fn is_small(problem: &Problem<'_>) -> bool {
     problem.policy.basis == Basis::Requests && may_be_on <= NODES && problem.work.len() <= WORK
 }
 
-impl Planner<'_, '_> {
+impl<'p, 'a> Planner<'p, 'a> {
     /// Decides on something better than what leads to `usual`; no steps if nothing is found.
     pub(crate) fn surpass(&mut self, facts: &Facts<'_>, usual: &Facts<'_>) {
         let mut table = Table::new(self, facts, usual);
@@ -94,25 +98,38 @@ impl Planner<'_, '_> {
         }
         let incumbent = Outcome::of(self.problem, self, usual).watts;
         let limit = incumbent - BETTER * incumbent.abs();
-        let mut left = EFFORT.min(self.pack.effort);
         let before = self.pack.clone();
         for round in 1..=TRIES {
-            let mut search = table.search(self, left);
+            // what was looked for in vain before is not looked for as long again
+            let left = if round == 1 { EFFORT } else { EFFORT / 4 };
+            let mut search = table.search(self, left.min(self.pack.effort));
             let target = search.best(limit);
-            left = search.left;
             let Some(target) = target else { return };
-            let stuck = self.arrange(&table, &target);
+            // emptying whole nodes reads best, but moving whatever can be moved may lead further
+            // emptying whole nodes reads best, but moving whatever can be moved may lead further
+            let mut stuck = self.arrange(&table, &target, Manner::WholeNodes);
+            for manner in [Manner::LargestFirst, Manner::SmallestFirst] {
+                if stuck.is_some() {
+                    self.start_over(&before);
+                    stuck = self.arrange(&table, &target, manner);
+                }
+            }
             let Some(w) = stuck else { return };
-            if round == TRIES || left == 0 {
+            if round == TRIES {
                 return;
             }
             // somebody waits for room that never comes: without that one, there may be a way
-            table.items.retain(|&i| i != w);
-            self.pack = before.clone();
-            self.steps.clear();
-            self.woken.clear();
-            self.verdicts.fill(None);
+            let to = table.items.iter().zip(&target.at).find(|(i, _)| **i == w).map(|(_, b)| table.bins[*b]);
+            table.closed.extend(to.map(|n| (w, n)));
+            self.start_over(&before);
         }
+    }
+
+    fn start_over(&mut self, before: &Pack<'p, 'a>) {
+        self.pack = before.clone();
+        self.steps.clear();
+        self.woken.clear();
+        self.verdicts.fill(None);
     }
 
     fn has_too_much(&self, n: N) -> bool {
@@ -120,13 +137,13 @@ impl Planner<'_, '_> {
             && self.pack.loads[n].used.iter().zip(&self.problem.nodes[n].room).any(|(used, room)| used > room)
     }
 
-    fn arrange(&mut self, table: &Table, target: &Target) -> Option<W> {
+    fn arrange(&mut self, table: &Table, target: &Target, manner: Manner) -> Option<W> {
         let on = |b: usize| target.set >> b & 1 == 1;
         let nodes = table.bins.iter().enumerate();
         let woken: Vec<N> = nodes.clone().filter(|(b, n)| on(*b) && !self.pack.lit[**n]).map(|(_, n)| *n).collect();
         let off: Vec<N> = nodes.filter(|(b, n)| !on(*b) && self.pack.lit[**n]).map(|(_, n)| *n).collect();
         let places: Vec<(W, N)> = table.items.iter().zip(&target.at).map(|(w, b)| (*w, table.bins[*b])).collect();
-        self.carry_over(woken, off, &places)
+        self.carry_over(woken, off, &places, manner)
     }
 }
 
@@ -141,6 +158,10 @@ struct Table {
     wakes: Vec<bool>,
     /// By interlock with a number: open nodes that it has in the end by the usual rounds.
     least: Vec<u32>,
+    /// Watts that a move counts for at least.
+    nudge: f64,
+    /// Where workloads wanted to go and found no way.
+    closed: Vec<(W, N)>,
 }
 
 impl Table {
@@ -148,8 +169,9 @@ impl Table {
         let problem = planner.problem;
         let fact = |n: N| problem.nodes[n].fact;
         let in_the_end = |w: W| usual.works[problem.work[w].fact].home;
-        let waiting: Vec<W> =
-            (0..problem.work.len()).filter(|&w| problem.work[w].home.is_none() && !problem.work[w].work.per_node).collect();
+        let waiting: Vec<W> = (0..problem.work.len())
+            .filter(|&w| problem.work[w].home.is_none() && !problem.work[w].work.per_node)
+            .collect();
         let (placed, missed): (Vec<W>, Vec<W>) = waiting.iter().partition(|&&w| in_the_end(w).is_some());
         planner.waiting = waiting;
         let mut bins = Vec::new();
@@ -159,9 +181,8 @@ impl Table {
             // what was switched by the plan is not switched again by it
             let may_wake = can_wake(problem, n) && !facts.nodes[f].switched;
             let rested = problem.now.since(facts.since(f)) >= problem.policy.min_off_s as f64;
-            let may_save = p.node.wake_proven
-                && rested
-                && facts.switched_today(f) < problem.policy.switches_per_day as usize;
+            let may_save =
+                p.node.wake_proven && rested && facts.switched_today(f) < problem.policy.switches_per_day as usize;
             wakes[n] = may_save || usual.nodes[f].power == PowerState::On;
             if p.open || may_wake && (wakes[n] || !placed.is_empty()) {
                 bins.push(n);
@@ -204,7 +225,8 @@ impl Table {
             u32::try_from(nodes.count()).unwrap_or(u32::MAX).min(lock.keep.unwrap_or(0))
         };
         let least = problem.policy.interlocks.iter().map(matching).collect();
-        Self { bins, items, keep, wakes, least }
+        let nudge = NUDGE * planner.pack.total_watts() / items.len().max(1) as f64;
+        Self { bins, items, keep, wakes, least, nudge, closed: Vec::new() }
     }
 
     fn search<'a>(&self, planner: &Planner<'_, 'a>, left: u64) -> Search<'a> {
@@ -270,8 +292,8 @@ impl Table {
             need: work.need.clone(),
             level: work.level,
             home: work.home.and_then(|n| self.bins.iter().position(|&other| other == n)),
-            cost: weight(problem) * planner.move_cost(w),
-            mask: mask(self.bins.iter().map(|&n| may(n))),
+            cost: (weight(problem) * planner.move_cost(w)).max(self.nudge),
+            mask: mask(self.bins.iter().map(|&n| may(n) && !self.closed.contains(&(w, n)))),
             group: work.group,
             avoid: work.avoid.clone(),
             per_node: work.per_node,
