@@ -231,6 +231,9 @@ fn need(n: &Need) -> (String, Vec<String>) {
         }
         Need::Overload { node } => (format!("{node} has too much on it"), Vec::new()),
         Need::Reserve => ("the reserve would be too small".to_owned(), Vec::new()),
+        Need::Cheaper { workloads } => {
+            (format!("{workloads} workloads take fewer watts there, by enough to pay for it"), Vec::new())
+        }
         Need::Interlock { name } => (format!("interlock {name} wants more nodes on"), Vec::new()),
     }
 }

@@ -20,6 +20,7 @@ const MOVE_GRACE_S: f64 = 300.0;
 const WAITING_TOLD: usize = 1000;
 
 /// A plan so far, round by round.
+#[derive(Clone)]
 pub(crate) struct Draft {
     actions: Vec<Action>,
     /// The action that wakes a node, and seconds until it is up.

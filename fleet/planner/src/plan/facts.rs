@@ -20,6 +20,7 @@ pub(crate) type FN = usize;
 pub(crate) type FW = usize;
 
 /// A node, and what was decided of it.
+#[derive(Clone)]
 pub(crate) struct NodeFact<'a> {
     pub(crate) node: &'a Node,
     pub(crate) power: PowerState,
@@ -28,6 +29,7 @@ pub(crate) struct NodeFact<'a> {
 }
 
 /// A workload, and what was decided of it.
+#[derive(Clone)]
 pub(crate) struct WorkFact<'a> {
     pub(crate) work: &'a Workload,
     /// Where it is; `None` if it waits, or is somewhere that isn't known.
@@ -37,6 +39,7 @@ pub(crate) struct WorkFact<'a> {
 }
 
 /// The whole.
+#[derive(Clone)]
 pub(crate) struct Facts<'a> {
     pub(crate) state: &'a FleetState,
     pub(crate) policy: &'a Policy,

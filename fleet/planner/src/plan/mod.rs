@@ -8,7 +8,9 @@
 pub mod action;
 pub mod reason;
 
+mod arrange;
 mod bound;
+mod course;
 mod drain;
 mod emit;
 mod facts;
@@ -19,6 +21,8 @@ mod order;
 mod pack;
 mod problem;
 mod relieve;
+mod search;
+mod small;
 mod wake;
 mod wakes;
 mod weigh;
@@ -28,11 +32,9 @@ use std::collections::BTreeSet;
 use ebbtide_proto::NodeId;
 
 use crate::policy::{Basis, Margin, Policy, PolicyError};
-use crate::state::node::PowerState;
 use crate::state::{FleetState, Time};
 use action::Plan;
 use bound::Market;
-use emit::Draft;
 use facts::Facts;
 use index::Index;
 use pack::{Misfit, Pack};
@@ -74,61 +76,15 @@ fn scoped(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSe
         return Err(Refusal::NotSynced);
     }
     if let Some(weighed) = weigh::weighed(state, policy) {
-        let mut plan = in_rounds(&weighed, policy, now, scope);
+        let mut plan = course::plan(&Facts::new(&weighed, policy, now, scope));
         weigh::back(&mut plan, state, policy, scope);
         return Ok(plan);
     }
-    Ok(in_rounds(state, policy, now, scope))
+    Ok(course::plan(&Facts::new(state, policy, now, scope)))
 }
-
-fn in_rounds(state: &FleetState, policy: &Policy, now: Time, scope: Option<&BTreeSet<NodeId>>) -> Plan {
-    let mut facts = Facts::new(state, policy, now, scope);
-    let first = Problem::new(&facts);
-    let mut draft = Draft::new(first.nodes.len(), Pack::new(&first).total_watts());
-    let mut market = None;
-    for round in 0..ROUNDS {
-        let later = (round > 0).then(|| Problem::new(&facts));
-        let problem = later.as_ref().unwrap_or(&first);
-        let mut planner = Planner::new(problem, &facts, round == 0);
-        planner.run();
-        if planner.turns_back(&facts) {
-            break;
-        }
-        carry_out(&mut facts, problem, &planner.steps);
-        let done = planner.steps.is_empty();
-        let own = draft.take(&first, planner);
-        market.get_or_insert(own);
-        if done {
-            break;
-        }
-    }
-    draft.finish(&first, market.as_ref())
-}
-
-/// Most rounds of a plan. Each sees the fleet as the ones before leave it; two or three are common, of which the last
-/// finds nothing to do.
-const ROUNDS: usize = 12;
 
 /// Times the least that a workload is charged anywhere from which on a place is dear.
 const DEAR: f64 = 1.25;
-
-/// Notes what steps lead to.
-fn carry_out(facts: &mut Facts<'_>, problem: &Problem<'_>, steps: &[Step]) {
-    let (node, work) = (|n: N| problem.nodes[n].fact, |w: W| problem.work[w].fact);
-    for step in steps {
-        match step {
-            Step::Wake(n) => facts.switch(node(*n), PowerState::On),
-            Step::Place(w, to) => facts.bring(work(*w), node(*to)),
-            Step::Move(m) => facts.bring(work(m.w), node(m.to)),
-            Step::Empty(drained) => {
-                for m in &drained.moves {
-                    facts.bring(work(m.w), node(m.to));
-                }
-                facts.switch(node(drained.n), PowerState::Off);
-            }
-        }
-    }
-}
 
 /// A move that was decided.
 #[derive(Clone, Copy, Debug)]

@@ -46,6 +46,7 @@ pub(crate) struct Load {
 }
 
 /// The state of packing.
+#[derive(Clone)]
 pub(crate) struct Pack<'p, 'a> {
     pub(crate) problem: &'p Problem<'a>,
     pub(crate) margins: Margins,

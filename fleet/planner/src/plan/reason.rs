@@ -121,6 +121,11 @@ pub enum Need {
     },
     /// The reserve that shall stay free.
     Reserve,
+    /// Workloads that run elsewhere and take fewer watts there.
+    Cheaper {
+        /// How many of them move there.
+        workloads: u32,
+    },
     /// An interlock that wants more nodes on.
     Interlock {
         /// Its name.
