@@ -6,41 +6,20 @@ use super::problem::{N, W};
 use super::reason::{Need, Verdict};
 use super::{Drained, Move, Planner, Step};
 
-/// What comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Nodes whose workloads all have room elsewhere.
-    WholeNodes,
-    /// Workloads that have room where they go, the largest first.
-    LargestFirst,
-    /// The same, the smallest first.
-    SmallestFirst,
-}
-
 impl Planner<'_, '_> {
-    /// Decides to wake and power off these nodes and to put workloads in these places, as far as there is an order for
-    /// it. Returns a workload that waits for room that never comes, if there is one.
-    pub(crate) fn carry_over(
-        &mut self,
-        woken: Vec<N>,
-        mut off: Vec<N>,
-        places: &[(W, N)],
-        manner: Manner,
-    ) -> Option<W> {
+    /// Decides to wake and power off these nodes and to put workloads in these places, as far as there is room for each
+    /// step: nodes that are emptied as a whole first if `whole`, else everyone in the order given. Returns a workload that waits for room that never comes, if there is one.
+    pub(crate) fn carry_over(&mut self, woken: Vec<N>, mut off: Vec<N>, places: &[(W, N)], whole: bool) -> Option<W> {
         self.light_up(woken, places);
         let mut left: Vec<(W, N)> = places.iter().copied().filter(|(w, n)| self.pack.place[*w] != Some(*n)).collect();
-        let whole = manner == Manner::WholeNodes;
-        if manner == Manner::SmallestFirst {
-            left.reverse();
-        }
         let moves = |p: &Self, n: N| left.iter().filter(|(w, _)| p.pack.place[*w] == Some(n)).count();
         let leaving: Vec<(N, usize)> = off.iter().map(|&n| (n, moves(self, n))).collect();
+        if !whole {
+            self.follow(&mut left);
+        }
         loop {
             let before = (left.len(), off.len());
             self.place_what_fits(&mut left);
-            if !whole && self.move_one(&mut left, &off, whole) {
-                continue;
-            }
             // nodes whose workloads all fit elsewhere by now are emptied as a whole
             for n in off.clone() {
                 let count = leaving.iter().find(|(m, _)| *m == n).map_or(0, |(_, count)| *count);
@@ -48,7 +27,7 @@ impl Planner<'_, '_> {
                     off.retain(|other| *other != n);
                 }
             }
-            if (left.len(), off.len()) == before && !self.move_one(&mut left, &off, whole) {
+            if (left.len(), off.len()) == before && !self.move_one(&mut left, &off) {
                 break;
             }
         }
@@ -94,13 +73,33 @@ impl Planner<'_, '_> {
         });
     }
 
-    /// Moves the first one that has room where it goes; those first that are on nodes that stay on, if `whole`.
-    fn move_one(&mut self, left: &mut Vec<(W, N)>, off: &[N], whole: bool) -> bool {
+    /// Places and moves in this order, as far as there is room.
+    fn follow(&mut self, left: &mut Vec<(W, N)>) {
+        left.retain(|&(w, to)| {
+            let fits = self.pack.fits(w, to, self.pack.margins.fit).is_ok();
+            match self.pack.place[w] {
+                _ if !fits => {}
+                None => {
+                    self.pack.put(w, to);
+                    self.steps.push(Step::Place(w, to));
+                }
+                Some(from) => {
+                    let done = transfer(&mut self.pack, w, from, to);
+                    self.pack.touched[w] = true;
+                    self.steps.push(Step::Move(done));
+                }
+            }
+            !fits
+        });
+    }
+
+    /// Moves the first one that has room where it goes, those first that are on nodes that stay on.
+    fn move_one(&mut self, left: &mut Vec<(W, N)>, off: &[N]) -> bool {
         for stays_on in [true, false] {
             for i in 0..left.len() {
                 let (w, to) = left[i];
                 let Some(from) = self.pack.place[w] else { continue };
-                if whole && off.contains(&from) == stays_on || self.pack.fits(w, to, self.pack.margins.drain).is_err() {
+                if off.contains(&from) == stays_on || self.pack.fits(w, to, self.pack.margins.drain).is_err() {
                     continue;
                 }
                 let done = transfer(&mut self.pack, w, from, to);

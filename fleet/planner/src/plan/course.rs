@@ -39,13 +39,15 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
 struct Usual {
     /// Whether they did anything.
     acted: bool,
+    /// Whether the last one found nothing to do.
+    settled: bool,
     market: Option<Market>,
 }
 
 impl<'a> Course<'a> {
     /// The usual rounds. `first` is the problem as the plan found it, `now` as it is if that is known.
     fn usual(&mut self, first: &Problem<'a>, now: Option<&Problem<'a>>) -> Usual {
-        let mut usual = Usual { acted: false, market: None };
+        let mut usual = Usual { acted: false, settled: false, market: None };
         for round in 0..ROUNDS {
             let known = now.filter(|_| round == 0);
             let made = known.is_none().then(|| Problem::new(&self.facts));
@@ -61,6 +63,7 @@ impl<'a> Course<'a> {
             let own = self.draft.take(first, planner);
             usual.market.get_or_insert(own);
             if done {
+                usual.settled = true;
                 break;
             }
         }
@@ -96,9 +99,10 @@ impl<'a> Course<'a> {
         let mut course = self.clone();
         carry_out(&mut course.facts, problem, &planner.steps);
         course.draft.take(first, planner);
-        course.usual(first, None);
+        // else the next plan would want back what this one gave up
+        let settled = course.usual(first, None).settled;
         let before = Planner::new(problem, &self.facts, true);
-        Outcome::of(problem, &before, &course.facts).beats(goal).then_some(course)
+        (settled && Outcome::of(problem, &before, &course.facts).beats(goal)).then_some(course)
     }
 }
 

@@ -5,6 +5,8 @@
 //! Knows numbers only; `small.rs` says what they stand for. Watts are those of all nodes with every cost spread over
 //! the horizon, and err to the disadvantage of change.
 
+use std::collections::BTreeSet;
+
 use super::problem::CPU;
 use crate::state::node::Node;
 
@@ -12,6 +14,9 @@ use crate::state::node::Node;
 const BETTER: f64 = 5e-4;
 /// Placements of one workload that are looked at in a set before the next set has its turn.
 const TURN: u64 = 2_000;
+
+/// Steps that are tried to find an order.
+const ORDERS: u64 = 256;
 
 /// What a node draws, with what it costs to change that.
 #[derive(Clone)]
@@ -166,6 +171,20 @@ pub(crate) struct Target {
     pub(crate) set: u32,
     /// Where each item is.
     pub(crate) at: Vec<usize>,
+    /// Items that come or move, in an order in which each finds room.
+    pub(crate) order: Vec<usize>,
+}
+
+/// An order in the making.
+struct Order {
+    used: Vec<u64>,
+    company: Company,
+    /// Items that are not where they shall be.
+    left: Vec<usize>,
+    done: Vec<usize>,
+    /// Items left from which there was no way on.
+    dead: BTreeSet<Vec<usize>>,
+    tries: u64,
 }
 
 /// A set of nodes that is looked into.
@@ -189,7 +208,7 @@ struct Trail {
     /// Places looked at that this set has left.
     left: u64,
     limit: f64,
-    found: Option<Vec<usize>>,
+    found: Option<(Vec<usize>, Vec<usize>)>,
 }
 
 /// What is known of items and nodes before any set is looked at.
@@ -229,9 +248,9 @@ impl Search<'_> {
                 if trail.left == 0 {
                     again.push((least, bits));
                 }
-                if let Some(at) = trail.found {
+                if let Some((at, order)) = trail.found {
                     limit = trail.limit;
-                    best = Some(Target { set: bits, at });
+                    best = Some(Target { set: bits, at, order });
                 }
             }
             (sets, turn) = (again, turn * 8);
@@ -436,53 +455,64 @@ impl Search<'_> {
         };
         let moves: f64 = self.items.iter().zip(&trail.at).map(|(item, b)| item.moving(*b)).sum();
         let watts = self.constant + self.bins.iter().enumerate().map(of).sum::<f64>() + moves;
-        if watts < trail.limit && self.reserve_holds(set, trail) && self.is_reachable(&trail.at) {
+        if watts < trail.limit
+            && self.reserve_holds(set, trail)
+            && let Some(order) = self.order(&trail.at.clone(), trail)
+        {
             trail.limit = watts - BETTER * watts.abs();
-            trail.found = Some(trail.at.clone());
+            trail.found = Some((trail.at.clone(), order));
         }
     }
 
-    /// Whether there is an order in which everyone comes to its place by one move, and always finds room there. Moves
-    /// whatever can be moved, the largest or the smallest first: rarely, another order would have led further.
-    fn is_reachable(&self, at: &[usize]) -> bool {
-        let away: Vec<usize> = (0..self.items.len()).filter(|&i| self.items[i].home != Some(at[i])).collect();
-        self.leads_there(at, away.clone()) || self.leads_there(at, away.into_iter().rev().collect())
-    }
-
-    /// Whether everyone in `left` comes to its place, taken in this order again and again.
-    fn leads_there(&self, at: &[usize], mut left: Vec<usize>) -> bool {
-        let mut used: Vec<u64> = self.bins.iter().flat_map(|b| b.used.iter().copied()).collect();
-        let mut company = self.company.clone();
+    /// An order in which everyone comes to its place by one move and always finds room; `None` if none is found.
+    fn order(&self, at: &[usize], trail: &mut Trail) -> Option<Vec<usize>> {
+        let used = self.bins.iter().flat_map(|b| b.used.iter().copied()).collect();
+        let left = (0..self.items.len()).filter(|&i| self.items[i].home != Some(at[i])).collect();
+        let company = self.company.clone();
+        let mut order = Order { used, company, left, done: Vec::new(), dead: BTreeSet::new(), tries: ORDERS };
         for item in &self.items {
-            let Some(home) = item.home else { continue };
-            self.book(item, home, &mut used, true);
-            company.count(item, Some(home), self.bins[home].zone, true);
+            item.home.into_iter().for_each(|home| self.book(item, home, &mut order, true));
         }
-        loop {
-            let before = left.len();
-            left.retain(|&i| {
-                let (item, to) = (&self.items[i], at[i]);
-                let from = item.home;
-                from.into_iter().for_each(|h| company.count(item, Some(h), self.bins[h].zone, false));
-                let moves = self.has_room(item, to, &used) && company.allows(item, to, self.bins[to].zone);
-                let place = if moves { Some(to) } else { from };
-                place.into_iter().for_each(|b| company.count(item, Some(b), self.bins[b].zone, true));
-                if moves {
-                    self.book(item, to, &mut used, true);
-                    from.into_iter().for_each(|h| self.book(item, h, &mut used, false));
-                }
-                !moves
-            });
-            if left.is_empty() || left.len() == before {
-                return left.is_empty();
-            }
-        }
+        let found = self.follow(at, &mut order);
+        trail.left = trail.left.saturating_sub(ORDERS - order.tries);
+        found.then_some(order.done)
     }
 
-    fn book(&self, item: &Item, b: usize, used: &mut [u64], add: bool) {
-        for (used, need) in used[b * self.dims..].iter_mut().zip(&item.need) {
+    /// Moves who can be moved, the largest first; takes it back if that leads nowhere.
+    fn follow(&self, at: &[usize], order: &mut Order) -> bool {
+        if order.left.is_empty() {
+            return true;
+        }
+        if order.tries == 0 || !order.dead.insert(order.left.clone()) {
+            return false;
+        }
+        order.tries -= 1;
+        for k in 0..order.left.len() {
+            let (i, item) = (order.left[k], &self.items[order.left[k]]);
+            item.home.into_iter().for_each(|home| self.book(item, home, order, false));
+            let moves =
+                self.has_room(item, at[i], &order.used) && order.company.allows(item, at[i], self.bins[at[i]].zone);
+            if moves {
+                self.book(item, at[i], order, true);
+                order.left.remove(k);
+                order.done.push(i);
+                if self.follow(at, order) {
+                    return true;
+                }
+                order.done.pop();
+                order.left.insert(k, i);
+                self.book(item, at[i], order, false);
+            }
+            item.home.into_iter().for_each(|home| self.book(item, home, order, true));
+        }
+        false
+    }
+
+    fn book(&self, item: &Item, b: usize, order: &mut Order, add: bool) {
+        for (used, need) in order.used[b * self.dims..].iter_mut().zip(&item.need) {
             *used = if add { used.saturating_add(*need) } else { used.saturating_sub(*need) };
         }
+        order.company.count(item, Some(b), self.bins[b].zone, add);
     }
 
     fn has_room(&self, item: &Item, b: usize, used: &[u64]) -> bool {

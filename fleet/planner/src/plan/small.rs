@@ -5,7 +5,6 @@
 //! what may be switched and moved, `arrange.rs` brings the result into an order of which every prefix is harmless.
 
 use super::Planner;
-use super::arrange::Manner;
 use super::facts::{FN, Facts};
 use super::hold::can_wake;
 use super::pack::Pack;
@@ -105,15 +104,11 @@ impl<'p, 'a> Planner<'p, 'a> {
             let mut search = table.search(self, left.min(self.pack.effort));
             let target = search.best(limit);
             let Some(target) = target else { return };
-            // emptying whole nodes reads best, but moving whatever can be moved may lead further
-            // emptying whole nodes reads best, but moving whatever can be moved may lead further
-            let mut stuck = self.arrange(&table, &target, Manner::WholeNodes);
-            for manner in [Manner::LargestFirst, Manner::SmallestFirst] {
-                if stuck.is_some() {
-                    self.start_over(&before);
-                    stuck = self.arrange(&table, &target, manner);
-                }
-            }
+            // emptying whole nodes reads best; the order that was found leads there in any case but for the reserve
+            let stuck = self.arrange(&table, &target, true).and_then(|_| {
+                self.start_over(&before);
+                self.arrange(&table, &target, false)
+            });
             let Some(w) = stuck else { return };
             if round == TRIES {
                 return;
@@ -137,13 +132,13 @@ impl<'p, 'a> Planner<'p, 'a> {
             && self.pack.loads[n].used.iter().zip(&self.problem.nodes[n].room).any(|(used, room)| used > room)
     }
 
-    fn arrange(&mut self, table: &Table, target: &Target, manner: Manner) -> Option<W> {
+    fn arrange(&mut self, table: &Table, target: &Target, whole: bool) -> Option<W> {
         let on = |b: usize| target.set >> b & 1 == 1;
         let nodes = table.bins.iter().enumerate();
         let woken: Vec<N> = nodes.clone().filter(|(b, n)| on(*b) && !self.pack.lit[**n]).map(|(_, n)| *n).collect();
         let off: Vec<N> = nodes.filter(|(b, n)| !on(*b) && self.pack.lit[**n]).map(|(_, n)| *n).collect();
-        let places: Vec<(W, N)> = table.items.iter().zip(&target.at).map(|(w, b)| (*w, table.bins[*b])).collect();
-        self.carry_over(woken, off, &places, manner)
+        let places: Vec<(W, N)> = target.order.iter().map(|&i| (table.items[i], table.bins[target.at[i]])).collect();
+        self.carry_over(woken, off, &places, whole)
     }
 }
 
