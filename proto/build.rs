@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "ebbtide/v1/common.proto",
     "ebbtide/v1/telemetry.proto",
     "ebbtide/v1/enrolment.proto",
     "ebbtide/v1/fleet.proto",
     "ebbtide/v1/device.proto",
     "ebbtide/v1/plan.proto",
+    "ebbtide/v1/control.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

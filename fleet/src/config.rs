@@ -1,6 +1,6 @@
 //! What the operator may set: one file of TOML, the most common also as flags.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub struct Config {
     pub feed: Vec<FeedConfig>,
     /// How the fleet plans which nodes it needs.
     pub plan: PlanConfig,
+    /// What is done about plans, and how.
+    pub act: ActConfig,
     /// What is logged: error, warn, info, debug, trace, or directives such as "info,ebbtide_fleet=debug".
     pub log_level: String,
 }
@@ -129,6 +131,17 @@ impl Default for PlanConfig {
     }
 }
 
+/// What is done about plans.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ActConfig {
+    /// What pools may do by themselves, by their names: "observe", "recommend" (what an operator approves) or "auto". A pool
+    /// that isn't named is only observed; `ebbtide pool set-mode` overrules this.
+    pub pools: BTreeMap<String, ebbtide_executor::settings::Mode>,
+    /// Limits and patience; [acting.md](acting.md) has the keys.
+    pub limits: ebbtide_executor::settings::Settings,
+}
+
 /// A receiver of Prometheus' remote write 1.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -167,6 +180,7 @@ impl Default for Config {
             pdu_model: Vec::new(),
             feed: Vec::new(),
             plan: PlanConfig::default(),
+            act: ActConfig::default(),
             log_level: "info".to_owned(),
         }
     }

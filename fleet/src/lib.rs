@@ -2,8 +2,9 @@
 //!
 //! Flow is one way: `ingest` → `store` + `live` → `query` → `api`, `ui`, `export`. What reads cannot reach back.
 //! `power` is the hardware: what devices tell goes to nodes as their wall power, and to `api` and `export`.
-//! `decide` makes plans from what is live, which `query` answers about.
+//! `decide` makes plans from what is live, which `query` answers about; `act` carries them out, and operators' orders.
 
+pub mod act;
 pub mod api;
 pub mod args;
 pub mod bench;

@@ -6,7 +6,7 @@ use std::path::Path;
 use ebbtide_fleet::config::Config;
 use ebbtide_fleet::decide::inventory::Inventory;
 use ebbtide_fleet::export::METRICS;
-use ebbtide_planner::policy::{Policy, Reserve};
+use ebbtide_planner::policy::{Policy, Reserve, Worth};
 
 fn same(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
@@ -44,6 +44,7 @@ fn the_settings_are_listed() {
         ("LimitsConfig", "[limits]"),
         ("Retention", "[retention]"),
         ("PlanConfig", "[plan]"),
+        ("ActConfig", "[act]"),
         ("RemoteWrite", "[[remote-write]]"),
     ] {
         text.push_str(&format!("\n## {name}\n\n| key | meaning |\n|---|---|\n"));
@@ -80,5 +81,6 @@ fn examples_of_plans_can_be_used() {
     let policy: Policy = toml::from_str(&block("basis")).unwrap();
     policy.validate().unwrap();
     assert!(!policy.interlocks.is_empty() && policy.reserve.nodes == 1);
-    assert_eq!(Policy { interlocks: Vec::new(), reserve: Reserve::default(), ..policy }, Policy::default());
+    let worth = Worth { zones: std::collections::BTreeMap::new(), ..policy.worth.clone() };
+    assert_eq!(Policy { interlocks: Vec::new(), reserve: Reserve::default(), worth, ..policy }, Policy::default());
 }

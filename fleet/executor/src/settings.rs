@@ -70,7 +70,8 @@ pub struct Settings {
     pub zone: Limit,
     /// Limits of each circuit.
     pub circuit: Limit,
-    /// By what each node is switched.
+    /// By what each node is switched: the driver knows, not the file.
+    #[serde(skip)]
     pub ways: BTreeMap<NodeId, Ways>,
     /// Seconds within which a plan has to be taken up.
     pub fresh_s: u64,

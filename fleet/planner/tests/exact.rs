@@ -1,6 +1,6 @@
 //! How far plans are from the best that there is, on fleets small enough to look at everything: the best placement that
 //! can be reached in an order in which everyone moves at most once and finds room.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::HashSet;
 

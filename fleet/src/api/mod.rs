@@ -1,11 +1,14 @@
-//! gRPC: telemetry for agents, questions for operators, enrolment of nodes, power hardware, plans. Who may call what is decided here.
+//! gRPC: telemetry for agents, questions for operators, enrolment of nodes, power hardware, plans, and acting on
+//! them. Who may call what is decided here.
 
+mod control;
 mod devices;
 mod enrolment;
 mod fleet;
 mod planner;
 mod telemetry;
 
+pub use control::ControlService;
 pub use devices::DevicesService;
 pub use enrolment::EnrolmentService;
 pub use fleet::FleetService;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ebbtide_proto::v1;
 use ebbtide_proto::v1::telemetry_server::Telemetry;
+use ebbtide_proto::{NodeId, v1};
 use ebbtide_runtime::clock;
 use ebbtide_runtime::tasks::Shutdown;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +15,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::peer;
-use crate::ingest::{Counts, Limits, Outcome, Reason, Refusal, Safe, Session, Submitter};
+use crate::ingest::{Counts, Directives, Limits, Line, Outcome, Reason, Refusal, Safe, Session, Submitter};
 use crate::live::Live;
 use crate::power::{Rack, Walls};
 use crate::store::Store;
@@ -41,6 +41,8 @@ pub struct Ingest {
     pub open: AtomicU64,
     /// What nodes draw at the wall.
     pub rack: Arc<Rack>,
+    /// The ways to agents.
+    pub agents: Arc<Directives>,
     /// Time to stop.
     pub stop: Shutdown,
 }
@@ -161,10 +163,13 @@ async fn talk(
     let first = tokio::time::timeout(HELLO, incoming.message()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no Hello came"))?;
     let Some(hello) = first? else { return Ok(()) };
+    let directed = directed(&hello);
     match session.0.receive(hello, now_ms()).map_err(refused)? {
         Outcome::Reply(welcome) => send(&out, welcome).await?,
         _ => return Err(Status::invalid_argument("the first message has to be Hello")),
     }
+    // only now is it known to be who it says
+    let mut line = directed.map(|node| ingest.agents.open(node));
     let mut walls = session.0.wants_wall().and_then(|node| ingest.rack.wall_of(node));
     let (tell, mut safe) = watch::channel(Safe::default());
     let mut told = 0;
@@ -193,11 +198,18 @@ async fn talk(
                 send(&out, wall).await?;
                 continue;
             }
+            directive = next_directive(&mut line) => {
+                send(&out, directive).await?;
+                continue;
+            }
             () = ingest.stop.requested() => return Err(Status::unavailable("the fleet daemon stops")),
             () = taken_over => return Err(Status::aborted("another connection of this agent took over")),
             message = incoming.message() => message,
         };
         let Some(message) = message? else { return Ok(()) };
+        if let (Some(line), Some(v1::agent_message::Kind::Result(result))) = (&mut line, &message.kind) {
+            line.answered(result);
+        }
         match session.0.receive(message, now_ms()).map_err(refused)? {
             Outcome::Nothing => {}
             Outcome::Reply(reply) => send(&out, reply).await?,
@@ -219,6 +231,21 @@ async fn talk(
                 return Ok(());
             }
         }
+    }
+}
+
+/// The node that says Hello, if its agent takes directives.
+fn directed(hello: &v1::AgentMessage) -> Option<NodeId> {
+    let Some(v1::agent_message::Kind::Hello(hello)) = &hello.kind else { return None };
+    let able = hello.capabilities.iter().any(|c| c == "prepare-for-power-off");
+    NodeId::new(&hello.node).ok().filter(|_| able)
+}
+
+/// The next directive for the agent; never, if it takes none.
+async fn next_directive(line: &mut Option<Line>) -> v1::FleetMessage {
+    match line {
+        Some(line) => line.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What may be said on the command line, and the help to it.
 
 mod admin;
+mod control;
 mod device;
 mod plan;
 
@@ -11,6 +12,10 @@ use clap_complete::Shell;
 use ebbtide_proto::v1;
 
 pub(super) use self::admin::{ContextArgs, ContextVerb, Folder, Issue, PkiArgs, PkiVerb, TokenArgs, TokenVerb};
+pub(super) use self::control::{
+    ApproveArgs, AuditArgs, CancelArgs, EvacuateArgs, Follow, LockArgs, OperationsArgs, PauseArgs, PoolArgs, PoolVerb,
+    PowerArgs, PowerVerb, UnlockArgs,
+};
 pub(super) use self::device::{DeviceArgs, DeviceVerb, To};
 pub(super) use self::plan::{ExplainArgs, PlanArgs, ReplayArgs, ReplayVerb, Subject, WhatIfArgs};
 use super::when::{Length, When};
@@ -254,6 +259,72 @@ Examples:
 Examples:
   ebbtide replay decision 17")]
     Replay(ReplayArgs),
+    /// Say what may be done in a pool without being asked
+    #[command(after_help = "\
+Examples:
+  ebbtide pool list
+  ebbtide pool set-mode edge auto")]
+    Pool(PoolArgs),
+    /// Carry out a plan that was put forward. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide plan && ebbtide approve
+  ebbtide approve 17 --no-wait")]
+    Approve(ApproveArgs),
+    /// Begin nothing new anywhere; what can't be left half done is brought to an end. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide pause --why 'network maintenance'")]
+    Pause(PauseArgs),
+    /// Go on after a pause. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide resume")]
+    Resume,
+    /// Power a node on or off
+    #[command(after_help = "\
+Examples:
+  ebbtide power off rack1-n07
+  ebbtide power on rack1-n07")]
+    Power(PowerArgs),
+    /// Move everything off a node. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide evacuate rack1-n07 --lock")]
+    Evacuate(EvacuateArgs),
+    /// Keep plans and new work away from a node. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide lock rack1-n07 --why 'fan is replaced'")]
+    Lock(LockArgs),
+    /// Open a node that was locked, or left alone because something went wrong. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide unlock rack1-n07")]
+    Unlock(UnlockArgs),
+    /// Plan now rather than when it is due. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide reorchestrate")]
+    Reorchestrate,
+    /// List what is being done and was done lately, or show one operation with its steps
+    #[command(after_help = "\
+Examples:
+  ebbtide operations --running
+  ebbtide operations 7 --watch
+  ebbtide operations 7 -o json | jq '.steps[].what'")]
+    Operations(OperationsArgs),
+    /// Give an operation up: what it did is undone where it can be. Needs the role operator
+    #[command(after_help = "\
+Examples:
+  ebbtide cancel 7")]
+    Cancel(CancelArgs),
+    /// Show who did what, why, and what came of it
+    #[command(after_help = "\
+Examples:
+  ebbtide audit
+  ebbtide audit --node rack1-n07 --since 7d -o csv")]
+    Audit(AuditArgs),
     /// Make, list and revoke join tokens, by which nodes get their certificates
     Token(TokenArgs),
     /// Say which fleets there are, and which one is meant

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ebbtide_proto::v1;
+use ebbtide_proto::v1::control_client::ControlClient;
 use ebbtide_proto::v1::devices_client::DevicesClient;
 use ebbtide_proto::v1::enrolment_client::EnrolmentClient;
 use ebbtide_proto::v1::fleet_client::FleetClient;
@@ -30,6 +31,7 @@ const MAX_ANSWER: usize = 64 << 20;
 /// A connection to a fleet daemon.
 pub(super) struct Fleet {
     client: FleetClient<Channel>,
+    control: ControlClient<Channel>,
     devices: DevicesClient<Channel>,
     planner: PlannerClient<Channel>,
     enrolment: EnrolmentClient<Channel>,
@@ -64,9 +66,10 @@ impl Fleet {
         let channel = channel.map_err(|_| late())??;
         let client = FleetClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let devices = DevicesClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let control = ControlClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let planner = PlannerClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
         let enrolment = EnrolmentClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { client, devices, planner, enrolment, target, secured, timeout, notes })
+        Ok(Self { client, control, devices, planner, enrolment, target, secured, timeout, notes })
     }
 
     /// The service of questions.
@@ -77,6 +80,11 @@ impl Fleet {
     /// The service of power hardware.
     pub(super) fn devices(&self) -> DevicesClient<Channel> {
         self.devices.clone()
+    }
+
+    /// The service of orders.
+    pub(super) fn control(&self) -> ControlClient<Channel> {
+        self.control.clone()
     }
 
     /// The service of plans.

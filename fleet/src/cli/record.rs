@@ -76,6 +76,19 @@ pub(super) fn action(number: i32) -> String {
     v1::ActionKind::try_from(number).ok().and_then(|k| word(k.as_str_name(), "ACTION_KIND_")).unwrap_or_default()
 }
 
+/// What a pool may do as a word; empty if it is not said.
+pub(super) fn pool_mode(number: i32) -> String {
+    v1::PoolMode::try_from(number).ok().and_then(|m| word(m.as_str_name(), "POOL_MODE_")).unwrap_or_default()
+}
+
+/// How an operation stands as a word; empty if it is not said.
+pub(super) fn operation_state(number: i32) -> String {
+    v1::OperationState::try_from(number)
+        .ok()
+        .and_then(|s| word(s.as_str_name(), "OPERATION_STATE_"))
+        .unwrap_or_default()
+}
+
 /// A field in another form than it has on the wire; `null` where that says that nothing is known.
 mod shown {
     pub(super) fn state(number: &i32) -> Option<String> {
@@ -88,6 +101,14 @@ mod shown {
 
     pub(super) fn action(number: &i32) -> Option<String> {
         Some(super::action(*number)).filter(|word| !word.is_empty())
+    }
+
+    pub(super) fn pool_mode(number: &i32) -> Option<String> {
+        Some(super::pool_mode(*number)).filter(|word| !word.is_empty())
+    }
+
+    pub(super) fn operation_state(number: &i32) -> Option<String> {
+        Some(super::operation_state(*number)).filter(|word| !word.is_empty())
     }
 
     pub(super) fn mode(number: &i32) -> Option<String> {
@@ -196,6 +217,17 @@ records! {
     ReplayPlanResponse { same, text, digest, input_bytes }
     Wake { node, at_ms as moment, proven, path, boot_ms, boot_uj, by, why }
     ListWakesResponse { wakes }
+    OperationStep { number, at_ms as moment, what, answered_ms as moment, answer, undo }
+    Operation {
+        id, what, why, by, state as operation_state, began_ms as moment, ended_ms as moment, deadline_ms as moment, node,
+        words, steps, part_of
+    }
+    ListOperationsResponse { operations }
+    PoolControl { name, mode as pool_mode, nodes }
+    Quarantine { node, why }
+    ControlState { paused, pools, operations, quarantined, locked, leads, generation }
+    AuditEntry { at_ms as moment, who, what, why, node, operation, result }
+    ListAuditResponse { entries }
 }
 
 /// An explanation; its reason is JSON within the JSON, not a text of it.

@@ -69,6 +69,8 @@ pub struct NodeEntry {
     pub off_watts: f64,
     /// Seconds that a boot takes, until boots were seen.
     pub boot_s: Option<f64>,
+    /// Seconds from the order to shut down until it is off.
+    pub shutdown_s: Option<f64>,
     /// False: it is never to be powered off. True: it can be, although no device is known that does it. If left out:
     /// if a `[[feed]]` says what switches it.
     pub switchable: Option<bool>,
@@ -241,6 +243,9 @@ impl NodeEntry {
         if self.boot_s.is_some_and(|s| !(s > 0.0 && s <= 7200.0)) {
             return Err("has a boot-s that is not between 0 and 7200".to_owned());
         }
+        if self.shutdown_s.is_some_and(|s| !(0.0..=7200.0).contains(&s)) {
+            return Err("has a shutdown-s that is not between 0 and 7200".to_owned());
+        }
         self.curve().map(|_| ()).map_err(|e| format!("has watts that can't be: {e}"))
     }
 
@@ -276,7 +281,10 @@ impl NodeEntry {
         node.twin = self.twin.clone().or_else(|| (!model.is_empty()).then(|| format!("{model} x{cpus}")));
         node.off_watts = self.off_watts;
         if let Some(seconds) = self.boot_s {
-            node.boot = BootModel::guess(seconds, seconds * node.curve.full(), 60.0);
+            node.boot = BootModel::guess(seconds, seconds * node.curve.full(), node.boot.shutdown_s);
+        }
+        if let Some(seconds) = self.shutdown_s {
+            node.boot.shutdown_s = seconds;
         }
         Ok(node)
     }

@@ -27,6 +27,7 @@ use ebbtide_proto::series::{Quality, ZoneKind};
 use ebbtide_proto::{NodeId, v1};
 use ebbtide_runtime::clock;
 use ebbtide_runtime::tasks::{self, Shutdown};
+use tokio::sync::{Notify, watch};
 
 pub use self::answer::NoAnswer;
 use self::archive::Archive;
@@ -75,6 +76,10 @@ pub struct Plans {
     policy: Policy,
     archive: Archive,
     standing: RwLock<Option<Standing>>,
+    /// The plan that stands, for those who act on it.
+    news: watch::Sender<Option<Arc<Plan>>>,
+    /// Somebody wants a plan now.
+    soon: Notify,
     /// The fleet as it was seen last, and when.
     state: RwLock<Arc<FleetState>>,
     /// Why there is no plan.
@@ -125,6 +130,8 @@ impl Plans {
             policy,
             archive,
             standing: RwLock::new(None),
+            news: watch::channel(None).0,
+            soon: Notify::new(),
             state: RwLock::default(),
             wanting: RwLock::new("the daemon has just started".to_owned()),
             work: Mutex::new(work),
@@ -134,6 +141,26 @@ impl Plans {
     /// The plan that stands.
     pub fn standing(&self) -> Option<Standing> {
         self.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The plan, each time that one is made that holds up.
+    pub fn news(&self) -> watch::Receiver<Option<Arc<Plan>>> {
+        self.news.subscribe()
+    }
+
+    /// The fleet as it was seen last.
+    pub fn state(&self) -> Arc<FleetState> {
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Makes the next plan now rather than when it is due.
+    pub fn plan_now(&self) {
+        self.soon.notify_one();
     }
 
     /// What the fleet does with plans.
@@ -192,6 +219,8 @@ impl Plans {
                 tracing::warn!("{error}");
             }
             let standing = Standing { confirmed_ms: at.ms(), took_us, ..standing };
+            // who acts on it goes by when it was made last
+            self.tell(Plan { inputs: standing.decision.plan.inputs.clone(), ..made }, &standing.violations);
             *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
             return;
         }
@@ -213,7 +242,14 @@ impl Plans {
         }
         let decision = Arc::new(decision);
         let standing = Standing { id, decision, violations, confirmed_ms: at.ms(), took_us };
+        self.tell(standing.decision.plan.clone(), &standing.violations);
         *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+    }
+
+    fn tell(&self, plan: Plan, violations: &[String]) {
+        if violations.is_empty() {
+            self.news.send_replace(Some(Arc::new(plan)));
+        }
     }
 
     /// Says why there is no plan.
@@ -277,6 +313,7 @@ pub async fn run(
         tokio::select! {
             () = stop.requested() => break,
             _ = ticks.tick() => {}
+            () = plans.soon.notified() => {}
         }
         let (plans, live, rack, catalogue) =
             (Arc::clone(&plans), Arc::clone(&live), Arc::clone(&rack), catalogue.clone());

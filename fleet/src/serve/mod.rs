@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ebbtide_proto::v1::control_server::ControlServer;
 use ebbtide_proto::v1::devices_server::DevicesServer;
 use ebbtide_proto::v1::enrolment_server::EnrolmentServer;
 use ebbtide_proto::v1::fleet_server::FleetServer;
@@ -34,7 +35,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 
-use crate::api::{DevicesService, EnrolmentService, FleetService, Ingest, PlannerService, TelemetryService, Trust};
+use crate::act::hosts::Hosts;
+use crate::act::{Driver, Journal};
+use crate::api::{
+    ControlService, DevicesService, EnrolmentService, FleetService, Ingest, PlannerService, TelemetryService, Trust,
+};
 use crate::catalogue::Catalogue;
 use crate::config::{Config, TlsFiles};
 use crate::decide::{self, Plans};
@@ -118,7 +123,9 @@ impl Fleet {
             frame_ms: config.limits.frame_ms,
             ..Limits::default()
         };
-        let ingest = Arc::new(Ingest { live, store, submitter, counts, limits, open: AtomicU64::new(0), rack, stop });
+        let agents = Arc::default();
+        let open = AtomicU64::new(0);
+        let ingest = Arc::new(Ingest { live, store, submitter, counts, limits, open, rack, agents, stop });
         Ok(Self { ingest, answers, committer })
     }
 
@@ -132,6 +139,7 @@ impl Fleet {
         enrolment: EnrolmentService,
         devices: DevicesService,
         planner: PlannerService,
+        control: ControlService,
         stop: Shutdown,
     ) -> anyhow::Result<Router> {
         let reflection = tonic_reflection::server::Builder::configure()
@@ -158,6 +166,7 @@ impl Fleet {
             .add_service(fleet)
             .add_service(DevicesServer::new(devices).max_decoding_message_size(64 << 10))
             .add_service(PlannerServer::new(planner).max_decoding_message_size(1 << 20))
+            .add_service(ControlServer::new(control).max_decoding_message_size(64 << 10))
             .add_service(EnrolmentServer::new(enrolment).max_decoding_message_size(64 << 10))
             .add_service(health)
             .add_service(reflection))
@@ -263,8 +272,17 @@ pub async fn run(
     );
     tasks.spawn("plans", planning);
     let planner = PlannerService::new(Arc::clone(&plans) as Arc<dyn PlanQueries>, trust);
+    let hosts = Hosts {
+        rack: Arc::clone(&rack),
+        live: Arc::clone(live),
+        agents: Arc::clone(&fleet.ingest.agents),
+        journal: Journal::open(&config.data)?,
+    };
+    let (driver, acting) = Driver::open(hosts, Arc::clone(&plans), &config.act.pools, config.act.limits.clone())?;
+    tasks.spawn("act", driver.run(stop.clone()));
+    let control = ControlService::new(acting, Arc::clone(&plans), trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
-    let router = fleet.services(trust, enrolment, service, planner, stop.clone())?;
+    let router = fleet.services(trust, enrolment, service, planner, control, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));

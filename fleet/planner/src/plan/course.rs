@@ -39,6 +39,8 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
 struct Usual {
     /// Whether they did anything.
     acted: bool,
+    /// Whether they woke nodes.
+    woke: bool,
     /// Whether the last one found nothing to do.
     settled: bool,
     market: Option<Market>,
@@ -47,7 +49,7 @@ struct Usual {
 impl<'a> Course<'a> {
     /// The usual rounds. `first` is the problem as the plan found it, `now` as it is if that is known.
     fn usual(&mut self, first: &Problem<'a>, now: Option<&Problem<'a>>) -> Usual {
-        let mut usual = Usual { acted: false, settled: false, market: None };
+        let mut usual = Usual { acted: false, woke: false, settled: false, market: None };
         for round in 0..ROUNDS {
             let known = now.filter(|_| round == 0);
             let made = known.is_none().then(|| Problem::new(&self.facts));
@@ -60,6 +62,7 @@ impl<'a> Course<'a> {
             carry_out(&mut self.facts, problem, &planner.steps);
             let done = planner.steps.is_empty();
             usual.acted |= !done;
+            usual.woke |= !planner.woken.is_empty();
             let own = self.draft.take(first, planner);
             usual.market.get_or_insert(own);
             if done {
@@ -99,10 +102,13 @@ impl<'a> Course<'a> {
         let mut course = self.clone();
         carry_out(&mut course.facts, problem, &planner.steps);
         course.draft.take(first, planner);
-        // else the next plan would want back what this one gave up
-        let settled = course.usual(first, None).settled;
+        let usual = course.usual(first, None);
+        // what is woken after all may be what this plan powered off: the next would be free to wake it, this one isn't
+        if !usual.settled || usual.woke {
+            return None;
+        }
         let before = Planner::new(problem, &self.facts, true);
-        (settled && Outcome::of(problem, &before, &course.facts).beats(goal)).then_some(course)
+        Outcome::of(problem, &before, &course.facts).beats(goal).then_some(course)
     }
 }
 

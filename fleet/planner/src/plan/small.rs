@@ -175,7 +175,7 @@ impl Table {
             let f = fact(n);
             // what was switched by the plan is not switched again by it
             let may_wake = can_wake(problem, n) && !facts.nodes[f].switched;
-            let rested = problem.now.since(facts.since(f)) >= problem.policy.min_off_s as f64;
+            let rested = problem.now.since(facts.since(f)) > problem.policy.min_off_s as f64;
             let may_save =
                 p.node.wake_proven && rested && facts.switched_today(f) < problem.policy.switches_per_day as usize;
             wakes[n] = may_save || usual.nodes[f].power == PowerState::On;

@@ -1,6 +1,7 @@
 //! What the commands of `ebbtide` do. Each file is one command; this one holds what they share.
 
 pub(super) mod context;
+pub(super) mod control;
 pub(super) mod device;
 pub(super) mod doctor;
 pub(super) mod energy;

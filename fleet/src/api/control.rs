@@ -1,0 +1,218 @@
+//! `ebbtide.v1.Control`: orders, operations, the audit.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ebbtide_executor::event::Ask;
+use ebbtide_executor::operation::OperationId;
+use ebbtide_proto::identity::Role;
+use ebbtide_proto::v1::control_server::Control;
+use ebbtide_proto::{NodeId, v1};
+use ebbtide_runtime::tasks;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+
+use super::Trust;
+use crate::act::{Acting, Board, Untaken, told};
+use crate::decide::Plans;
+
+/// Operations and lines of the audit that are shown unless more are asked for, and at most.
+const OPERATIONS: u32 = 20;
+const AUDIT: u32 = 100;
+const MOST: u32 = 10_000;
+
+/// The service.
+#[derive(Clone)]
+pub struct ControlService {
+    acting: Acting,
+    plans: Arc<Plans>,
+    trust: Trust,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl ControlService {
+    /// Gives orders to `acting`.
+    pub fn new(acting: Acting, plans: Arc<Plans>, trust: Trust) -> Self {
+        Self { acting, plans, trust }
+    }
+
+    /// Gives an order for whoever called, and answers with the operation.
+    async fn ask<T>(&self, request: &Request<T>, why: &str, what: Ask) -> Answer<v1::Operation> {
+        let caller = self.trust.allow(request, Role::Operator)?;
+        let id = self.acting.ask(&caller.name, why, what).await.map_err(untaken)?;
+        self.operation(id).map(Response::new)
+    }
+
+    fn operation(&self, id: OperationId) -> Result<v1::Operation, Status> {
+        let board = self.acting.board();
+        let operation = board.operations.get(&id);
+        operation.map(|op| told::operation(op)).ok_or_else(|| {
+            Status::not_found(format!("there is no operation {id}, or it ended long ago; the audit knows it"))
+        })
+    }
+
+    /// A node that is known; what isn't can't be acted on.
+    fn node(&self, name: &str) -> Result<NodeId, Status> {
+        let node = NodeId::new(name).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        match self.plans.state().nodes.contains_key(&node) {
+            true => Ok(node),
+            false => Err(Status::not_found(format!("no node {name:?} is known; `ebbtide plan -o wide` lists them"))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn get_control(&self, request: Request<v1::GetControlRequest>) -> Answer<v1::ControlState> {
+        self.trust.allow(&request, Role::Viewer)?;
+        Ok(Response::new(self.acting.board().state(&self.plans.state())))
+    }
+
+    async fn set_pool_mode(&self, request: Request<v1::SetPoolModeRequest>) -> Answer<v1::ControlState> {
+        let caller = self.trust.allow(&request, Role::Admin)?;
+        let request = request.into_inner();
+        let mode = told::wanted(request.mode());
+        let mode = mode.ok_or_else(|| Status::invalid_argument("it doesn't say what the pool may do"))?;
+        let state = self.plans.state();
+        if !state.nodes.values().any(|node| node.pool == request.pool) {
+            return Err(Status::not_found(format!("no node is in a pool {:?}", request.pool)));
+        }
+        self.acting.set_mode(&caller.name, &request.pool, mode).await.map_err(untaken)?;
+        Ok(Response::new(self.acting.board().state(&state)))
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Answer<v1::Operation> {
+        let why = request.get_ref().why.clone();
+        self.ask(&request, &why, Ask::Pause).await
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Answer<v1::Operation> {
+        self.ask(&request, "", Ask::Resume).await
+    }
+
+    async fn approve_plan(&self, request: Request<v1::ApprovePlanRequest>) -> Answer<v1::Operation> {
+        self.trust.allow(&request, Role::Operator)?;
+        let wanted = request.get_ref().plan;
+        let standing = self.plans.standing().filter(|standing| standing.id == wanted || wanted == 0);
+        let standing = standing.ok_or_else(|| {
+            Status::failed_precondition(format!(
+                "plan {wanted} doesn't stand any more; `ebbtide plan` shows the one that does"
+            ))
+        })?;
+        let plan = self.acting.board().of_plan(&standing.decision.plan.inputs).map(|op| op.id);
+        let plan = plan.ok_or_else(|| {
+            Status::failed_precondition(
+                "the plan waits for no approval: it has nothing to do, or its pools are only observed \
+                 (ebbtide pool set-mode POOL recommend)",
+            )
+        })?;
+        self.ask(&request, "", Ask::Approve { plan }).await
+    }
+
+    async fn evacuate(&self, request: Request<v1::EvacuateRequest>) -> Answer<v1::Operation> {
+        let (node, lock) = (self.node(&request.get_ref().node)?, request.get_ref().lock);
+        self.ask(&request, "", Ask::Evacuate { node, lock }).await
+    }
+
+    async fn lock(&self, request: Request<v1::LockRequest>) -> Answer<v1::Operation> {
+        let (node, why) = (self.node(&request.get_ref().node)?, request.get_ref().why.clone());
+        self.ask(&request, &why, Ask::Lock { node }).await
+    }
+
+    async fn unlock(&self, request: Request<v1::UnlockRequest>) -> Answer<v1::Operation> {
+        let node = self.node(&request.get_ref().node)?;
+        self.ask(&request, "", Ask::Unlock { node }).await
+    }
+
+    async fn power_off(&self, request: Request<v1::PowerOffRequest>) -> Answer<v1::Operation> {
+        let node = self.node(&request.get_ref().node)?;
+        self.ask(&request, "", Ask::PowerOff { node }).await
+    }
+
+    async fn power_on(&self, request: Request<v1::PowerOnRequest>) -> Answer<v1::Operation> {
+        let node = self.node(&request.get_ref().node)?;
+        self.ask(&request, "", Ask::PowerOn { node }).await
+    }
+
+    async fn reorchestrate(&self, request: Request<v1::ReorchestrateRequest>) -> Answer<v1::Operation> {
+        self.ask(&request, "", Ask::Reorchestrate).await
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::Operation> {
+        let operation = OperationId(request.get_ref().id);
+        self.operation(operation)?;
+        self.ask(&request, "", Ask::Cancel { operation }).await
+    }
+
+    async fn list_operations(&self, request: Request<v1::ListOperationsRequest>) -> Answer<v1::ListOperationsResponse> {
+        self.trust.allow(&request, Role::Viewer)?;
+        let v1::ListOperationsRequest { limit, running } = request.into_inner();
+        let limit = if limit == 0 { OPERATIONS } else { limit.min(MOST) };
+        let board = self.acting.board();
+        let shown = board.operations.values().rev().filter(|op| !running || op.is_live());
+        let operations = shown.take(limit as usize).map(|op| told::operation(op)).collect();
+        Ok(Response::new(v1::ListOperationsResponse { operations }))
+    }
+
+    type WatchOperationStream = Streamed<v1::Operation>;
+
+    async fn watch_operation(&self, request: Request<v1::WatchOperationRequest>) -> Answer<Self::WatchOperationStream> {
+        self.trust.allow(&request, Role::Viewer)?;
+        let id = OperationId(request.into_inner().id);
+        self.operation(id)?;
+        let news = WatchStream::new(self.acting.watch());
+        Ok(Response::new(Box::pin(Watched { news, id, told: None, over: false })))
+    }
+
+    async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
+        self.trust.allow(&request, Role::Viewer)?;
+        let v1::ListAuditRequest { limit, node, since_ms } = request.into_inner();
+        let limit = if limit == 0 { AUDIT } else { limit.min(MOST) };
+        let acting = self.acting.clone();
+        let lines = tasks::blocking("read the audit", move || acting.audited(&node, since_ms, limit)).await;
+        match lines {
+            Some(Ok(lines)) => {
+                Ok(Response::new(v1::ListAuditResponse { entries: lines.into_iter().map(told::audit).collect() }))
+            }
+            Some(Err(error)) => Err(Status::unavailable(error.to_string())),
+            None => Err(Status::internal("the audit could not be read; the daemon's log says why")),
+        }
+    }
+}
+
+/// An operation each time that something about it changes, until it is over.
+struct Watched {
+    news: WatchStream<Arc<Board>>,
+    id: OperationId,
+    told: Option<v1::Operation>,
+    over: bool,
+}
+
+impl Stream for Watched {
+    type Item = Result<v1::Operation, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while !self.over {
+            let Some(board) = ready!(Pin::new(&mut self.news).poll_next(cx)) else { break };
+            let Some(operation) = board.operations.get(&self.id) else { break };
+            self.over = !operation.is_live();
+            let shown = told::operation(operation);
+            if self.told.as_ref() != Some(&shown) {
+                self.told = Some(shown.clone());
+                return Poll::Ready(Some(Ok(shown)));
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+fn untaken(why: Untaken) -> Status {
+    match why {
+        Untaken::Busy => Status::resource_exhausted(why.to_string()),
+        Untaken::Away => Status::unavailable(why.to_string()),
+    }
+}

@@ -1,0 +1,264 @@
+//! Orders and plans carried out on a machine behind a BMC and an outlet that a program plays; its agent is made up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use daemon::{Agent, Daemon, batch, hello, now_ms, run};
+use ebbtide_executor::settings::Mode;
+use ebbtide_fleet::config::Config;
+use ebbtide_proto::identity::Role;
+use ebbtide_proto::v1;
+use ebbtide_runtime::tasks::Tasks;
+
+/// Plays the BMC and the outlet of the machine `edge`. `on` is there while it runs, `power` while its outlet gives power;
+/// `stuck`, and a shutdown changes nothing.
+const RACK: &str = r#"#!/bin/sh
+cd "$RACK" || exit 1
+state() { if [ -e "$1" ]; then echo on; else echo off; fi; }
+watts() { if [ -e power ] && [ -e on ]; then echo 120; else echo 0; fi; }
+echo "$PART $*" >> said
+case "$PART $1" in
+  "bmc status") echo "{\"state\": \"$(state on)\"}" ;;
+  "pdu status") echo "{\"state\": \"$(state power)\"}" ;;
+  "bmc on") : > on ;;
+  "bmc soft-off") [ -e stuck ] || rm -f on ;;
+  "pdu on") : > power ;;
+  "pdu off") rm -f power on ;;
+  "bmc read") echo "{\"outlets\": [{\"id\": \"system\", \"state\": \"$(state on)\", \"watts\": $(watts)}]}" ;;
+  "pdu read") echo "{\"outlets\": [{\"id\": \"1\", \"state\": \"$(state power)\", \"watts\": $(watts), \"error-percent\": 1}]}" ;;
+  *) echo "unknown: $*" >&2; exit 2 ;;
+esac
+"#;
+
+const INVENTORY: &str = "
+    [[node]]
+    name = 'edge'
+    pool = 'compute'
+    cpus = 4
+    watts = [60, 120]
+    wake-proven = true
+    boot-s = 2
+    shutdown-s = 2
+    [[node]]
+    name = 'base'
+    pool = 'compute'
+    cpus = 4
+    watts = [30, 60]
+    switchable = false
+";
+
+const POLICY: &str = "
+    horizon-s = 86400
+    min-on-s = 0
+    min-off-s = 0
+    sleep-after-s = 0
+    stale-after-s = 30
+";
+
+fn rack() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("rack.sh");
+    std::fs::write(&program, RACK).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (name, text) in [("on", ""), ("power", ""), ("inventory.toml", INVENTORY), ("policy.toml", POLICY)] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn with_rack(folder: &Path, mode: Mode) -> impl FnOnce(&mut Config) {
+    let text = format!(
+        "[[device]]
+         name = 'pdu'
+         kind = 'command'
+         interval = '200ms'
+         program = '{0}/rack.sh'
+         env = {{ RACK = '{0}', PART = 'pdu' }}
+         [[device]]
+         name = 'bmc'
+         kind = 'command'
+         interval = '200ms'
+         program = '{0}/rack.sh'
+         env = {{ RACK = '{0}', PART = 'bmc' }}
+         [[feed]]
+         node = 'edge'
+         outlets = ['pdu/1']
+         bmc = 'bmc'
+         [plan]
+         inventory = '{0}/inventory.toml'
+         policy = '{0}/policy.toml'
+         every-s = 1
+         settle-s = 20
+         [act.limits]
+         settle-s = 1
+         look-s = 1
+         silent-s = 2
+         streams-s = 5
+         confirm-s = 20
+         boot-s = 20
+         answer-s = 30",
+        folder.display()
+    );
+    move |config| {
+        let read: Config = toml::from_str(&text).unwrap();
+        (config.device, config.feed, config.plan, config.act) = (read.device, read.feed, read.plan, read.act);
+        config.act.pools.insert("compute".to_owned(), mode);
+        config.plain_role = Role::Admin;
+    }
+}
+
+/// A machine whose agent streams while `on` is there, and does what it is told.
+fn machine(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, on: Option<PathBuf>) {
+    let address = daemon.at.grpc;
+    tasks.spawn(name, async move {
+        let runs = || on.as_ref().is_none_or(|on| on.exists());
+        for boot in 1.. {
+            while !runs() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?;
+            let greeting = v1::Hello { capabilities: vec!["prepare-for-power-off".to_owned()], ..hello(name, boot) };
+            let Ok(mut agent) = Agent::join(endpoint.connect().await?, greeting).await else { continue };
+            for seq in 1.. {
+                if !runs() {
+                    break;
+                }
+                agent.send(&batch(seq, &[now_ms()], &[seq * 1_000_000])).await;
+                let wait = tokio::time::timeout(Duration::from_millis(300), agent.answers.message()).await;
+                match wait {
+                    Ok(Ok(Some(v1::FleetMessage { kind: Some(v1::fleet_message::Kind::Directive(d)) }))) => {
+                        let result = v1::DirectiveResult { id: d.id, done: true, text: "all is sent".to_owned() };
+                        agent.send_raw(v1::agent_message::Kind::Result(result)).await;
+                    }
+                    Ok(Ok(None) | Err(_)) => break,
+                    Ok(Ok(Some(_))) | Err(_) => {}
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    });
+}
+
+async fn ebbtide(daemon: &Daemon, args: &[&str]) -> Output {
+    let program: PathBuf = env!("CARGO_BIN_EXE_ebbtide").into();
+    let fleet = format!("http://{}", daemon.at.grpc);
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let run = move || std::process::Command::new(program).args(["--fleet", &fleet]).args(args).output().unwrap();
+    ebbtide_runtime::tasks::blocking("ebbtide", run).await.unwrap()
+}
+
+/// What the command prints, whether it succeeds or not.
+async fn said(daemon: &Daemon, args: &[&str]) -> (Option<i32>, String) {
+    let output = ebbtide(daemon, args).await;
+    let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+    (output.status.code(), text)
+}
+
+/// Waits until both nodes are known to plans.
+async fn settled(daemon: &Daemon) {
+    for _ in 0..300 {
+        let (code, text) = said(daemon, &["plan", "-o", "json"]).await;
+        if code == Some(0) && text.contains("\"base\"") && text.contains("\"edge\"") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("no plan: {:?}", said(daemon, &["plan"]).await);
+}
+
+#[test]
+fn an_operator_powers_a_machine_off_and_on() {
+    run(async {
+        let rack = rack();
+        let on = rack.path().join("on");
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+
+        let (code, text) = said(&daemon, &["power", "off", "base"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("nothing can power it off and on"), "{text}");
+        assert!(said(&daemon, &["power", "off", "nobody"]).await.1.contains("no node \"nobody\" is known"));
+
+        let (code, text) = said(&daemon, &["power", "off", "edge", "-o", "wide"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(!on.exists());
+        for step in ["close edge", "let the agent of edge deliver what it has", "shut edge down by its BMC"] {
+            assert!(text.contains(step), "{step}: {text}");
+        }
+        let (code, text) = said(&daemon, &["power", "on", "edge", "-o", "wide"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(on.exists() && text.contains("power edge on by its BMC"), "{text}");
+
+        let (_, text) = said(&daemon, &["audit", "--node", "edge", "-o", "csv"]).await;
+        assert!(text.contains("local") && text.contains("shut edge down by its BMC"), "{text}");
+        let (_, text) = said(&daemon, &["operations", "-o", "json"]).await;
+        let operations: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let states: Vec<&str> =
+            operations["operations"].as_array().unwrap().iter().map(|op| op["state"].as_str().unwrap()).collect();
+        assert_eq!(states, ["done", "done", "refused"]);
+        tasks.request_stop();
+        daemon.stop().await;
+    });
+}
+
+#[test]
+fn what_doesnt_go_off_is_left_alone_until_somebody_looks() {
+    run(async {
+        let rack = rack();
+        std::fs::write(rack.path().join("stuck"), "").unwrap();
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        let heard = std::fs::read_to_string(rack.path().join("said")).unwrap();
+        assert!(!heard.contains("pdu off"), "a machine that runs is not cut: {heard}");
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+#[test]
+fn a_pool_in_auto_powers_its_idle_machine_off_and_a_paused_fleet_does_not() {
+    run(async {
+        let rack = rack();
+        let on = rack.path().join("on");
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let (code, text) = said(&daemon, &["pause", "--why", "a test"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        let (code, text) = said(&daemon, &["pool", "set-mode", "compute", "auto"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("auto") && text.contains("nothing new is begun"), "{text}");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(on.exists(), "it is paused");
+        assert_eq!(said(&daemon, &["resume"]).await.0, Some(0));
+        for _ in 0..600 {
+            if !on.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        let (_, text) = said(&daemon, &["audit", "-o", "csv"]).await;
+        assert!(text.contains("the planner") && text.contains("shut edge down by its BMC"), "{text}");
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
