@@ -42,7 +42,7 @@ fn shapes() -> impl Strategy<Value = (FleetState, Policy)> {
         let locked = Selector { labels: [("disk".to_owned(), "ssd".to_owned())].into(), ..Selector::default() };
         let interlocks = vec![Interlock { name: "storage".to_owned(), nodes: locked, keep: Some(keep) }];
         let mut worth = Worth::default();
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             worth.joules_per_gram = (seed % 7) as f64 * 3000.0;
             worth.zones = [("z1".to_owned(), ZoneWorth { carbon: Some(40.0), price: None })].into();
         }

@@ -68,7 +68,7 @@ pub fn measure(bench: &BenchPlan) -> anyhow::Result<()> {
     for seed in 0..FLEETS {
         let nodes = 60 + u32::try_from(seed)? * 10;
         let asked = 0.25 + 0.05 * (seed % 8) as f64;
-        let shape = Shape { nodes, workloads: nodes * 15, asked, special: 0.1, placed: seed % 2 == 0 };
+        let shape = Shape { nodes, workloads: nodes * 15, asked, special: 0.1, placed: seed.is_multiple_of(2) };
         let state: FleetState = fleet(&shape, bench.seed.wrapping_add(seed))?;
         let made = plan(&state, &policy, START)?;
         violations += check(&made, &state, &policy).len();

@@ -16,8 +16,9 @@ use crate::state::node::PowerState;
 /// Most nodes that can be on, and most workloads.
 const NODES: usize = 12;
 const WORK: usize = 200;
-/// Places of workloads that are looked at.
+/// Places of workloads that are looked at, for up to so many workloads; fewer for more, as each takes longer.
 const EFFORT: u64 = 100_000;
+const FULL_EFFORT: u64 = 20;
 /// Share by which it has to be better than what the usual rounds lead to.
 const BETTER: f64 = 1e-3;
 /// Share of all watts that moving everything counts for at least: no move without a reason, even if it costs nothing.
@@ -98,9 +99,10 @@ impl<'p, 'a> Planner<'p, 'a> {
         let incumbent = Outcome::of(self.problem, self, usual).watts;
         let limit = incumbent - BETTER * incumbent.abs();
         let before = self.pack.clone();
+        let effort = EFFORT * FULL_EFFORT / (self.problem.work.len() as u64).max(FULL_EFFORT);
         for round in 1..=TRIES {
             // what was looked for in vain before is not looked for as long again
-            let left = if round == 1 { EFFORT } else { EFFORT / 4 };
+            let left = if round == 1 { effort } else { effort / 4 };
             let mut search = table.search(self, left.min(self.pack.effort));
             let target = search.best(limit);
             let Some(target) = target else { return };
