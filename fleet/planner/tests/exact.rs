@@ -183,7 +183,8 @@ fn small(seed: u64) -> FleetState {
     let nodes = 2 + u32::try_from(seed % 8).unwrap();
     let workloads = 3 + u32::try_from(seed * 7 % 10).unwrap();
     let asked = 0.3 + 0.1 * (seed % 3) as f64;
-    let mut state = fleet(&Shape { nodes, workloads, asked, special: 0.0, placed: seed.is_multiple_of(2) }, seed).unwrap();
+    let mut state =
+        fleet(&Shape { nodes, workloads, asked, special: 0.0, placed: seed.is_multiple_of(2) }, seed).unwrap();
     for w in state.workloads.values_mut() {
         w.requests.named.clear();
     }
