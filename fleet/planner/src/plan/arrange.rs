@@ -124,7 +124,7 @@ impl Planner<'_, '_> {
             }
             moves.push(transfer(&mut pack, w, n, to));
         }
-        if pack.loads[n].on.iter().any(|&w| !problem.work[w].work.per_node) {
+        if pack.loads[n].on.iter().any(|&w| !problem.work[w].of_node) {
             return false;
         }
         let node = problem.nodes[n].node;

@@ -68,8 +68,8 @@ pub(crate) struct Market {
     constant: f64,
     /// Use that each workload is charged for at least.
     charged: Vec<f64>,
-    /// Kinds that each class of workload is admitted to, as bits.
-    admits: Vec<u64>,
+    /// Kinds that each workload may be on, as bits.
+    allowed: Vec<u64>,
     forecast: bool,
 }
 
@@ -86,7 +86,25 @@ impl Market {
             let open = pairs.iter().filter(|(node_class, _)| problem.class_admits(class, *node_class));
             *mask = open.fold(0, |mask, (_, k)| mask | 1 << k);
         }
+        let forecast = problem.policy.basis == Basis::Forecast;
+        // with forecasts, what is asked for of CPUs may be more than there is
+        let asked = if forecast { CPU + 1 } else { CPU };
+        let tightest: Vec<f64> =
+            (asked..problem.dims).map(|d| kinds.iter().map(|k| k.room[d]).fold(f64::INFINITY, f64::min)).collect();
+        let allowed = |work: &PWork<'_>| {
+            let home = work.home.and_then(|n| kind_of[n]).map_or(0, |k: usize| 1 << k);
+            if home != 0 && !work.movable {
+                return home;
+            }
+            let need = &work.need[asked..];
+            let within = |room: &[f64]| need.iter().zip(room).all(|(need, room)| *need == 0 || *need as f64 <= *room);
+            if within(&tightest) {
+                return home | admits[work.class];
+            }
+            bits(admits[work.class]).filter(|k| within(&kinds[*k].room[asked..])).fold(home, |mask, k| mask | 1 << k)
+        };
         let mut market = Self {
+            allowed: problem.work.iter().map(allowed).collect(),
             prices: vec![vec![0.0; problem.dims]; kinds.len()],
             on: vec![0.0; kinds.len()],
             kinds,
@@ -94,8 +112,7 @@ impl Market {
             single,
             constant,
             charged,
-            admits,
-            forecast: problem.policy.basis == Basis::Forecast,
+            forecast,
         };
         if !priced {
             return market;
@@ -109,29 +126,19 @@ impl Market {
 
     /// Watts that a workload is charged for on a kind: what it uses, and the worth of the room that it takes.
     pub(crate) fn cost(&self, problem: &Problem<'_>, w: W, k: usize) -> f64 {
-        let rent: f64 = self.prices[k].iter().zip(&problem.work[w].need).map(|(p, n)| p * *n as f64).sum();
+        let rent: f64 = self.prices[k].iter().zip(problem.work[w].need.iter()).map(|(p, n)| p * *n as f64).sum();
         self.kinds[k].slope * problem.work[w].level + rent
     }
 
     /// Kinds that the workload may be on, as bits.
-    pub(crate) fn allowed(&self, work: &PWork<'_>) -> u64 {
-        let home = work.home.and_then(|n| self.kind_of[n]).map_or(0, |k| 1 << k);
-        if home != 0 && !work.movable {
-            return home;
-        }
-        // with forecasts, what is asked for of CPUs may be more than there is
-        let asked = if self.forecast { CPU + 1 } else { CPU };
-        let fits = |k: &usize| {
-            let room = &self.kinds[*k].room[asked..];
-            work.need[asked..].iter().zip(room).all(|(need, room)| *need == 0 || *need as f64 <= *room)
-        };
-        bits(self.admits[work.class]).filter(fits).fold(home, |mask, k| mask | 1 << k)
+    pub(crate) fn allowed(&self, w: W) -> u64 {
+        self.allowed[w]
     }
 
     /// Kinds that the workload may be on with what it is charged there, the cheapest first.
     pub(crate) fn by_cost(&self, problem: &Problem<'_>, w: W) -> Vec<(f64, usize)> {
         let mut costs: Vec<(f64, usize)> =
-            bits(self.allowed(&problem.work[w])).map(|k| (self.cost(problem, w, k), k)).collect();
+            bits(self.allowed[w]).map(|k| (self.cost(problem, w, k), k)).collect();
         costs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         costs
     }
@@ -147,7 +154,7 @@ impl Market {
 
     /// The least that a workload is charged, over the kinds it may be on.
     pub(crate) fn worth(&self, problem: &Problem<'_>, w: W) -> f64 {
-        let costs = bits(self.allowed(&problem.work[w])).map(|k| self.cost(problem, w, k));
+        let costs = bits(self.allowed[w]).map(|k| self.cost(problem, w, k));
         let least = costs.fold(f64::INFINITY, f64::min);
         if least.is_finite() { least } else { 0.0 }
     }
@@ -161,7 +168,7 @@ impl Market {
                 continue;
             }
             let charged = self.charged[w];
-            let least = bits(self.allowed(work))
+            let least = bits(self.allowed[w])
                 .map(|k| {
                     let need = |d: usize| if d == CPU && forecast { charged } else { work.need[d] as f64 };
                     let rent: f64 = self.prices[k].iter().enumerate().map(|(d, p)| p * need(d)).sum();
@@ -180,12 +187,9 @@ impl Market {
 
     /// What is asked for, in as many sorts as the program can bear.
     fn demands(&self, problem: &Problem<'_>) -> Vec<Demand> {
-        let mut demands = self.demands_in_bands(problem, 5.0);
-        for grain in [2.5, 1.0, 0.0] {
-            if demands.len() > DEMANDS {
-                demands = self.demands_in_bands(problem, grain);
-            }
-        }
+        let bands = [(5.0, DEMANDS), (2.5, DEMANDS), (1.0, DEMANDS), (0.0, usize::MAX)];
+        let found = bands.into_iter().find_map(|(grain, most)| self.demands_in_bands(problem, grain, most));
+        let mut demands = found.unwrap_or_default();
         for demand in &mut demands {
             let dear = |k: usize| {
                 let kind = &self.kinds[k];
@@ -196,11 +200,12 @@ impl Market {
         demands
     }
 
-    fn demands_in_bands(&self, problem: &Problem<'_>, grain: f64) -> Vec<Demand> {
+    /// `None` if there are more sorts than `most`.
+    fn demands_in_bands(&self, problem: &Problem<'_>, grain: f64, most: usize) -> Option<Vec<Demand>> {
         let forecast = self.forecast;
         let mut by: BTreeMap<(u64, u32), Demand> = BTreeMap::new();
         for (w, work) in problem.work.iter().enumerate() {
-            let mask = self.allowed(work);
+            let mask = self.allowed[w];
             if mask == 0 || problem.is_dark(w) {
                 continue;
             }
@@ -213,8 +218,11 @@ impl Market {
                 known.need[d] += need(d);
             }
             known.level += self.charged[w];
+            if by.len() > most {
+                return None;
+            }
         }
-        by.into_values().collect()
+        Some(by.into_values().collect())
     }
 
     /// The program's value, without what is drawn anyway, and how many nodes of each kind are on.
@@ -363,7 +371,7 @@ fn singles(problem: &Problem<'_>, held: impl Fn(N) -> bool) -> (Vec<Option<Kind>
         for (d, sum) in used[n].iter_mut().enumerate() {
             *sum += if d == CPU && forecast { charged[w] } else { work.need[d] as f64 };
         }
-        pinned[n] |= !work.movable && !work.work.per_node;
+        pinned[n] |= !work.movable && !work.of_node;
     }
     for (w, work) in problem.work.iter().enumerate() {
         // on a node that has outgrown its CPUs, watts end at full load

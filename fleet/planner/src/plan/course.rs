@@ -52,7 +52,7 @@ impl<'a> Course<'a> {
         let mut usual = Usual { acted: false, woke: false, settled: false, market: None };
         for round in 0..ROUNDS {
             let known = now.filter(|_| round == 0);
-            let made = known.is_none().then(|| Problem::new(&self.facts));
+            let made = known.is_none().then(|| first.after(&self.facts));
             let Some(problem) = known.or(made.as_ref()) else { break };
             let mut planner = Planner::new(problem, &self.facts, round == 0);
             planner.run();
@@ -76,7 +76,7 @@ impl<'a> Course<'a> {
     /// The usual rounds, or something better where that is found, until neither finds anything to do.
     fn surpass(&mut self, first: &Problem<'a>) {
         for _ in 0..ROUNDS {
-            let problem = Problem::new(&self.facts);
+            let problem = first.after(&self.facts);
             let mut usual = self.clone();
             let acted = usual.usual(first, Some(&problem)).acted;
             match self.better(first, &problem, &usual.facts) {

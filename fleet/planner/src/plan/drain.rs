@@ -60,7 +60,7 @@ impl Planner<'_, '_> {
 
     /// Workloads that have to leave before the node can go dark.
     fn leaving(&self, n: N) -> impl Iterator<Item = W> {
-        self.pack.loads[n].on.iter().copied().filter(|&w| !self.problem.work[w].work.per_node)
+        self.pack.loads[n].on.iter().copied().filter(|&w| !self.problem.work[w].of_node)
     }
 
     fn try_to_empty(&mut self, n: N) -> Verdict {

@@ -106,6 +106,12 @@ impl<'a> Facts<'a> {
             || self.now.since(fact.node.heard) <= self.policy.stale_after_s as f64
     }
 
+    /// Whether workloads may be put on the node: it is on, heard of, and not closed.
+    pub(crate) fn open(&self, n: FN) -> bool {
+        let fact = &self.nodes[n];
+        fact.power == PowerState::On && !fact.node.cordoned && self.fresh(n)
+    }
+
     /// Since when the node is on, or off.
     pub(crate) fn since(&self, n: FN) -> Time {
         if self.nodes[n].switched { self.now } else { self.nodes[n].node.since }

@@ -107,7 +107,7 @@ impl Index {
     /// is worth, the best of each kind.
     pub(crate) fn flatter(&self, pack: &mut Pack<'_, '_>, market: &Market, w: W, z: Margin, slope: f64) -> Vec<N> {
         let mut found = Vec::new();
-        for k in bits(market.allowed(&pack.problem.work[w])).filter(|&k| market.kinds[k].slope < slope) {
+        for k in bits(market.allowed(w)).filter(|&k| market.kinds[k].slope < slope) {
             let need = pack.problem.work[w].need[self.dims[k]];
             for tree in &self.trees[k] {
                 let before = found.len();

@@ -266,7 +266,7 @@ impl<'p, 'a> Planner<'p, 'a> {
 
     /// Joules that moving a workload costs, what it is worth undisturbed included.
     pub(crate) fn move_cost(&self, w: W) -> f64 {
-        self.problem.work[w].work.migration.energy_j() + self.problem.policy.disruption_j
+        self.problem.work[w].move_j
     }
 
     /// Whether the reserve holds with the nodes that are open now.

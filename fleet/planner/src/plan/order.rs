@@ -31,7 +31,7 @@ impl Mix {
 /// What the workload is, besides its name and its node's.
 pub(crate) fn content_of_work(facts: &Facts<'_>, work: &PWork<'_>) -> u64 {
     let mut mix = Mix(work.class as u64);
-    for need in &work.need {
+    for need in work.need.iter() {
         mix.add(*need);
     }
     mix.float(work.level);
@@ -44,7 +44,7 @@ pub(crate) fn content_of_work(facts: &Facts<'_>, work: &PWork<'_>) -> u64 {
     }
     let w = work.work;
     mix.add(work.group.map_or(0, |g| g as u64 + 1));
-    for g in &work.avoid {
+    for g in work.avoid.iter() {
         mix.add(*g as u64);
     }
     mix.add(u64::from(work.per_node));
@@ -61,7 +61,7 @@ pub(crate) fn content_of_work(facts: &Facts<'_>, work: &PWork<'_>) -> u64 {
 /// What the node is, besides its name and what runs on it.
 pub(crate) fn content_of_node(facts: &Facts<'_>, node: &PNode<'_>) -> u64 {
     let mut mix = Mix(node.class as u64);
-    for room in &node.room {
+    for room in node.room.iter() {
         mix.add(*room);
     }
     let n = node.node;

@@ -120,13 +120,13 @@ impl<'p, 'a> Pack<'p, 'a> {
     fn book(&mut self, w: W, n: N, add: bool) {
         let work = &self.problem.work[w];
         let load = &mut self.loads[n];
-        for (used, need) in load.used.iter_mut().zip(&work.need) {
+        for (used, need) in load.used.iter_mut().zip(work.need.iter()) {
             *used = if add { used.saturating_add(*need) } else { used.saturating_sub(*need) };
         }
         let sign: f32 = if add { 1.0 } else { -1.0 };
         let wide = f64::from(sign);
         load.level += wide * work.level;
-        load.anchor += wide * (work.work.migration.energy_j() + self.problem.policy.disruption_j);
+        load.anchor += wide * work.move_j;
         load.doubt += wide * work.doubt;
         match &work.forecast {
             Some(f) => {

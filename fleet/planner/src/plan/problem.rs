@@ -4,6 +4,7 @@
 //! renaming nodes changes no plan's cost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use ebbtide_proto::NodeId;
 
@@ -30,13 +31,14 @@ const UNTESTED_SPREAD: f64 = 0.125;
 const PRIOR_SAMPLES: f64 = 4.0;
 
 /// A node.
+#[derive(Clone)]
 pub(crate) struct PNode<'a> {
     pub(crate) fact: FN,
     pub(crate) node: &'a Node,
     /// Class of labels and taints.
     pub(crate) class: usize,
     /// What workloads may use, by resource.
-    pub(crate) room: Vec<u64>,
+    pub(crate) room: Rc<[u64]>,
     /// Index of its zone; nodes without one share the last.
     pub(crate) zone: usize,
     /// Whether it is on, heard of, and open: workloads may be put on it.
@@ -46,28 +48,35 @@ pub(crate) struct PNode<'a> {
 }
 
 /// A workload.
+#[derive(Clone)]
 pub(crate) struct PWork<'a> {
     pub(crate) fact: FW,
     pub(crate) work: &'a Workload,
     /// Class of selector and tolerations.
     pub(crate) class: usize,
+    /// What it is, as a number that its name has no part in.
+    content: u64,
     /// What it needs, by resource.
-    pub(crate) need: Vec<u64>,
+    pub(crate) need: Rc<[u64]>,
     /// Where it runs.
     pub(crate) home: Option<N>,
     /// Index of its group.
     pub(crate) group: Option<usize>,
     /// Groups that must not be beside it.
-    pub(crate) avoid: Vec<usize>,
+    pub(crate) avoid: Rc<[usize]>,
     /// Most members of its group on a node, and in a zone.
     pub(crate) per_node: u32,
     pub(crate) per_zone: u32,
     /// Whether it can be moved now.
     pub(crate) movable: bool,
+    /// Whether it belongs to its node and ends with it.
+    pub(crate) of_node: bool,
+    /// Joules that moving it costs, what it is worth undisturbed included.
+    pub(crate) move_j: f64,
     /// Thousandths of a CPU it will use.
     pub(crate) level: f64,
     /// What is known of its use, if forecasts are gone by.
-    pub(crate) forecast: Option<Box<Forecast>>,
+    pub(crate) forecast: Option<Rc<Forecast>>,
     /// Variance that is assumed beside its own errors.
     pub(crate) doubt: f64,
 }
@@ -121,7 +130,6 @@ impl<'a> Problem<'a> {
 
         let node = |(fact, class): (FN, usize)| {
             let node = facts.nodes[fact].node;
-            let on = facts.nodes[fact].power == PowerState::On;
             let reserved = amounts(&node.reserved, &names);
             PNode {
                 fact,
@@ -129,7 +137,7 @@ impl<'a> Problem<'a> {
                 class,
                 room: amounts(&node.capacity, &names).iter().zip(reserved).map(|(a, b)| a.saturating_sub(b)).collect(),
                 zone: node.zone.as_deref().and_then(|z| zones.binary_search(&z).ok()).unwrap_or(zones.len()),
-                open: on && !node.cordoned && facts.fresh(fact),
+                open: facts.open(fact),
                 lit: facts.nodes[fact].power != PowerState::Off,
             }
         };
@@ -142,24 +150,27 @@ impl<'a> Problem<'a> {
                 fact,
                 work: w,
                 class,
-                need: amounts(&w.requests, &names),
+                content: 0,
+                need: amounts(&w.requests, &names).into(),
                 home: facts.works[fact].home,
                 group: w.group.as_deref().and_then(group_of),
                 avoid: w.avoid.iter().filter_map(|g| group_of(g)).collect(),
                 per_node: place(Over::Node).unwrap_or(u32::MAX),
                 per_zone: place(Over::Zone).unwrap_or(u32::MAX),
                 movable: facts.movable(fact),
+                of_node: w.per_node,
+                move_j: w.migration.energy_j() + policy.disruption_j,
                 level: w.expected_milli(),
-                forecast: (policy.basis == Basis::Forecast).then(|| w.demand.forecast()).flatten().map(Box::new),
+                forecast: (policy.basis == Basis::Forecast).then(|| w.demand.forecast()).flatten().map(Rc::new),
                 doubt: 0.0,
             }
         };
         let mut work: Vec<PWork<'a>> = work_class.into_iter().enumerate().map(work).collect();
-        put_in_order(facts, &mut nodes, &mut work);
-        let mut away: BTreeMap<&str, u32> = BTreeMap::new();
-        for group in work.iter().filter(|w| w.home.is_none()).filter_map(|w| w.work.group.as_deref()) {
-            *away.entry(group).or_default() += 1;
+        for w in &mut work {
+            w.content = order::content_of_work(facts, w);
         }
+        put_in_order(facts, &mut nodes, &mut work);
+        let away = away(&work);
         let prior_samples = spread_doubt(&mut work, policy);
         let node_classes = node_kinds.len();
         Self {
@@ -176,6 +187,33 @@ impl<'a> Problem<'a> {
             node_classes,
             away,
             prior_samples,
+        }
+    }
+
+    /// The same fleet once it is as `facts` say: what a plan's steps change is taken anew, the rest is kept.
+    pub(crate) fn after(&self, facts: &Facts<'a>) -> Self {
+        let (mut nodes, mut work) = (self.nodes.clone(), self.work.clone());
+        for p in &mut nodes {
+            p.open = facts.open(p.fact);
+            p.lit = facts.nodes[p.fact].power != PowerState::Off;
+        }
+        for w in &mut work {
+            let could = std::mem::replace(&mut w.movable, facts.movable(w.fact));
+            w.home = facts.works[w.fact].home;
+            if facts.works[w.fact].moved || w.movable != could {
+                w.content = order::content_of_work(facts, w);
+            }
+        }
+        put_in_order(facts, &mut nodes, &mut work);
+        let away = away(&work);
+        Self {
+            nodes,
+            work,
+            away,
+            names: self.names.clone(),
+            groups: self.groups.clone(),
+            admits: self.admits.clone(),
+            ..*self
         }
     }
 
@@ -203,17 +241,22 @@ pub(crate) fn neighbourhood(state: &FleetState, changed: &[NodeId]) -> BTreeSet<
     let mut open: Vec<(u64, &NodeId)> = Vec::new();
     let mut off: Vec<(u64, &NodeId)> = Vec::new();
     for node in state.nodes.values() {
-        let capacity = node.allocatable();
-        let share = |free: u64, all: u64| free.saturating_mul(1000).checked_div(all).unwrap_or(1000);
+        // thousandths that are free of what workloads may use
+        let share = |all: u64, reserved: u64, used: u64| {
+            let all = all.saturating_sub(reserved);
+            all.saturating_sub(used).saturating_mul(1000).checked_div(all).unwrap_or(1000)
+        };
+        let (all, reserved) = (&node.capacity, &node.reserved);
         match node.power {
             PowerState::On if !node.cordoned => {
-                let free = capacity.saturating_sub(state.places.used(&node.id));
-                open.push((
-                    share(free.cpu_milli, capacity.cpu_milli).min(share(free.memory, capacity.memory)),
-                    &node.id,
-                ));
+                let used = state.places.used(&node.id);
+                let cpu = share(all.cpu_milli, reserved.cpu_milli, used.cpu_milli);
+                open.push((cpu.min(share(all.memory, reserved.memory, used.memory)), &node.id));
             }
-            PowerState::Off => off.push((node.curve.full().to_bits() / capacity.cpu_milli.max(1), &node.id)),
+            PowerState::Off => {
+                let cpu = all.cpu_milli.saturating_sub(reserved.cpu_milli);
+                off.push((node.curve.full().to_bits() / cpu.max(1), &node.id));
+            }
             _ => {}
         }
     }
@@ -275,22 +318,31 @@ fn resource_names<'a>(facts: &Facts<'a>) -> Vec<&'a str> {
     ["cpu", "memory"].into_iter().chain(named).collect()
 }
 
+/// Members of each group that wait for a node.
+fn away<'a>(work: &[PWork<'a>]) -> BTreeMap<&'a str, u32> {
+    let mut away: BTreeMap<&str, u32> = BTreeMap::new();
+    for group in work.iter().filter(|w| w.home.is_none()).filter_map(|w| w.work.group.as_deref()) {
+        *away.entry(group).or_default() += 1;
+    }
+    away
+}
+
 /// Puts nodes in the order of what they are and what runs on them, workloads in the order of what they are and where.
+/// Homes of workloads are facts before, and indices after.
 fn put_in_order(facts: &Facts<'_>, nodes: &mut [PNode<'_>], work: &mut [PWork<'_>]) {
-    let work_content: Vec<u64> = work.iter().map(|w| order::content_of_work(facts, w)).collect();
-    let mut node_content = vec![0_u64; nodes.len()];
-    for (w, content) in work.iter().zip(&work_content) {
+    let mut content = vec![0_u64; nodes.len()];
+    for w in work.iter() {
         if let Some(n) = w.home {
-            node_content[n] = order::of_set(node_content[n], *content);
+            content[n] = order::of_set(content[n], w.content);
         }
     }
-    for (n, content) in nodes.iter().zip(&mut node_content) {
-        *content = order::of_set(*content, order::content_of_node(facts, n));
+    for p in nodes.iter() {
+        content[p.fact] = order::of_set(content[p.fact], order::content_of_node(facts, p));
     }
     let watts_per_cpu = |n: &Node| n.curve.costs_at_most(1.0) / (n.capacity.cpu_milli.max(1) as f64);
     nodes.sort_by_cached_key(|p| {
         let per_cpu = watts_per_cpu(p.node).to_bits();
-        (per_cpu, p.node.capacity.cpu_milli, p.node.capacity.memory, node_content[p.fact], &p.node.id)
+        (per_cpu, p.node.capacity.cpu_milli, p.node.capacity.memory, content[p.fact], &p.node.id)
     });
     let mut at = vec![0; nodes.len()];
     for (n, p) in nodes.iter().enumerate() {
@@ -299,7 +351,8 @@ fn put_in_order(facts: &Facts<'_>, nodes: &mut [PNode<'_>], work: &mut [PWork<'_
     for w in work.iter_mut() {
         w.home = w.home.map(|n| at[n]);
     }
-    work.sort_by_cached_key(|w| (work_content[w.fact], w.home, &w.work.id));
+    // mostly in order already, but for the first time
+    work.sort_by(|a, b| (a.content, a.home).cmp(&(b.content, b.home)).then_with(|| a.work.id.cmp(&b.work.id)));
 }
 
 /// Numbers equal things in their own order: the class of each, and the index of one member of each class.

@@ -48,7 +48,7 @@ impl Outcome {
             let place = after.works[work.fact].home.map(|n: FN| at[n]);
             match place {
                 Some(n) => level[n] += work.level,
-                None => waiting += usize::from(!work.work.per_node),
+                None => waiting += usize::from(!work.of_node),
             }
             if work.home.is_some() && work.home != place {
                 moves += weight(problem) * planner.move_cost(w);
@@ -131,7 +131,7 @@ impl<'p, 'a> Planner<'p, 'a> {
 
     fn has_too_much(&self, n: N) -> bool {
         self.pack.open[n]
-            && self.pack.loads[n].used.iter().zip(&self.problem.nodes[n].room).any(|(used, room)| used > room)
+            && self.pack.loads[n].used.iter().zip(self.problem.nodes[n].room.iter()).any(|(used, room)| used > room)
     }
 
     fn arrange(&mut self, table: &Table, target: &Target, whole: bool) -> Option<W> {
@@ -167,7 +167,7 @@ impl Table {
         let fact = |n: N| problem.nodes[n].fact;
         let in_the_end = |w: W| usual.works[problem.work[w].fact].home;
         let waiting: Vec<W> = (0..problem.work.len())
-            .filter(|&w| problem.work[w].home.is_none() && !problem.work[w].work.per_node)
+            .filter(|&w| problem.work[w].home.is_none() && !problem.work[w].of_node)
             .collect();
         let (placed, missed): (Vec<W>, Vec<W>) = waiting.iter().partition(|&&w| in_the_end(w).is_some());
         planner.waiting = waiting;
@@ -187,7 +187,7 @@ impl Table {
         }
         let mut items = placed;
         for (w, work) in problem.work.iter().enumerate() {
-            let Some(n) = work.home.filter(|_| !work.work.per_node) else { continue };
+            let Some(n) = work.home.filter(|_| !work.of_node) else { continue };
             if work.movable && problem.nodes[n].open && planner.budget_used_up(w).is_none() {
                 items.push(w);
             } else {
@@ -197,7 +197,7 @@ impl Table {
         for &n in bins.iter().filter(|&&n| problem.nodes[n].lit) {
             let room = &problem.nodes[n].room;
             let fits = |w: &W| {
-                problem.admits(*w, n) && problem.work[*w].need.iter().zip(room).all(|(need, room)| need <= room)
+                problem.admits(*w, n) && problem.work[*w].need.iter().zip(room.iter()).all(|(need, room)| need <= room)
             };
             // a node that goes off may be just what a workload lacks that found no place
             keep[n] |= planner.holds[n].is_some() || missed.iter().any(fits);
@@ -250,16 +250,16 @@ impl Table {
         let mut stays = self.keep.clone();
         for (w, work) in problem.work.iter().enumerate().filter(|(w, _)| !in_question[*w]) {
             let Some(n) = work.home else { continue };
-            used[n].iter_mut().zip(&work.need).for_each(|(sum, need)| *sum = sum.saturating_add(*need));
+            used[n].iter_mut().zip(work.need.iter()).for_each(|(sum, need)| *sum = sum.saturating_add(*need));
             level[n] += work.level;
-            stays[n] |= !work.work.per_node;
+            stays[n] |= !work.of_node;
             company.count(&self.item(planner, w), bin_of(n), zone(n), true);
         }
         let bin = |&n: &N| Bin {
             drawn: drawn(planner, n),
             keep: stays[n] && problem.nodes[n].lit,
             wakes: self.wakes[n],
-            room: problem.nodes[n].room.clone(),
+            room: problem.nodes[n].room.to_vec(),
             used: used[n].clone(),
             level: level[n],
             zone: zone(n),
@@ -286,13 +286,13 @@ impl Table {
         let (problem, work) = (planner.problem, &planner.problem.work[w]);
         let may = |n: N| work.home == Some(n) || problem.admits(w, n);
         Item {
-            need: work.need.clone(),
+            need: work.need.to_vec(),
             level: work.level,
             home: work.home.and_then(|n| self.bins.iter().position(|&other| other == n)),
             cost: (weight(problem) * planner.move_cost(w)).max(self.nudge),
             mask: mask(self.bins.iter().map(|&n| may(n) && !self.closed.contains(&(w, n)))),
             group: work.group,
-            avoid: work.avoid.clone(),
+            avoid: work.avoid.to_vec(),
             per_node: work.per_node,
             per_zone: work.per_zone,
         }

@@ -26,7 +26,7 @@ impl Planner<'_, '_> {
             (0..self.problem.work.len()).filter(|&w| self.problem.work[w].home.is_none()).collect();
         let first = |w: &W| -i64::from(self.problem.work[*w].work.priority);
         waiting.sort_by(|a, b| first(a).cmp(&first(b)).then(worth[*b].total_cmp(&worth[*a])).then(a.cmp(b)));
-        waiting.retain(|&w| !self.problem.work[w].work.per_node);
+        waiting.retain(|&w| !self.problem.work[w].of_node);
         self.waiting.clone_from(&waiting);
         waiting.retain(|&w| !self.place_on_cheap(w));
         if waiting.len() > FEW {

@@ -27,7 +27,7 @@ impl Planner<'_, '_> {
             return;
         }
         let mut order = self.waiting.clone();
-        order.retain(|&w| !self.problem.work[w].work.per_node);
+        order.retain(|&w| !self.problem.work[w].of_node);
         let places: Vec<Option<N>> = order.iter().map(|&w| self.pack.place[w]).collect();
         let unplaced = places.iter().filter(|p| p.is_none()).count();
         let mut best = Choice { unplaced, watts: self.pack.total_watts(), places };
