@@ -21,10 +21,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         whole.before_w,
         whole.gap() * 100.0
     );
+    let start = now();
+    let wrong = ebbtide_planner::check::check(&whole, &state, &policy).len();
+    println!("check: {:.0} ms, {wrong} violations", start.elapsed().as_secs_f64() * 1e3);
     let changed: Vec<_> = state.nodes.keys().take(1).cloned().collect();
     let start = now();
     let mut part = plan_around(&state, &policy, START, &changed)?;
-    for _ in 0..std::env::var("AGAIN").map_or(0, |v| v.parse().unwrap_or(0)) { part = plan_around(&state, &policy, START, &changed)?; }
+    for _ in 0..std::env::var("AGAIN").map_or(0, |v| v.parse().unwrap_or(0)) {
+        part = plan_around(&state, &policy, START, &changed)?;
+    }
     println!("around one node: {:.2} ms, {} actions", start.elapsed().as_secs_f64() * 1e3, part.actions.len());
     Ok(())
 }

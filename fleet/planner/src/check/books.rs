@@ -23,12 +23,19 @@ pub(super) struct Used {
 pub(super) struct Books<'a> {
     state: &'a FleetState,
     place: BTreeMap<&'a WorkloadId, NodeId>,
-    on: BTreeMap<NodeId, BTreeSet<&'a WorkloadId>>,
+    on: BTreeMap<NodeId, BTreeMap<&'a WorkloadId, &'a Workload>>,
     power: BTreeMap<&'a NodeId, PowerState>,
     /// Nodes that the plan powers on, with the number of the action.
     pub(super) woken: BTreeMap<NodeId, u32>,
     /// Nodes that the plan closes.
     pub(super) cordoned: BTreeSet<NodeId>,
+    used: BTreeMap<NodeId, Used>,
+    /// Actions that close a node or take something off it, in their order.
+    empties: BTreeMap<NodeId, Vec<u32>>,
+    /// Moves of each group, in their order.
+    moves: BTreeMap<&'a str, Vec<u32>>,
+    /// Members of each group that waited when the plan was made, with the action that placed them.
+    waited: BTreeMap<&'a str, BTreeMap<&'a WorkloadId, Option<u32>>>,
 }
 
 impl<'a> Books<'a> {
@@ -40,12 +47,21 @@ impl<'a> Books<'a> {
             power: state.nodes.values().map(|n| (&n.id, n.power)).collect(),
             woken: BTreeMap::new(),
             cordoned: BTreeSet::new(),
+            used: BTreeMap::new(),
+            empties: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            waited: BTreeMap::new(),
         };
         for w in state.workloads.values() {
             if let Some(node) = &w.node {
                 books.place.insert(&w.id, node.clone());
-                books.on.entry(node.clone()).or_default().insert(&w.id);
+                books.on.entry(node.clone()).or_default().insert(&w.id, w);
+            } else if let Some(group) = &w.group {
+                books.waited.entry(group).or_default().insert(&w.id, None);
             }
+        }
+        for node in state.nodes.keys() {
+            books.add_up(node);
         }
         books
     }
@@ -59,17 +75,61 @@ impl<'a> Books<'a> {
             Do::PowerOff { node } => self.switch(node, PowerState::Off),
             Do::Cordon { node } => {
                 self.cordoned.insert(node.clone());
+                self.empties.entry(node.clone()).or_default().push(action.id);
             }
-            Do::Place { workload, to } | Do::Move { workload, to, .. } => {
-                let Some((id, _)) = self.state.workloads.get_key_value(workload) else { return };
-                if let Some(old) = self.place.insert(id, to.clone())
-                    && let Some(on) = self.on.get_mut(&old)
-                {
-                    on.remove(id);
+            Do::Place { workload, to } => {
+                let Some((id, w)) = self.state.workloads.get_key_value(workload) else { return };
+                let group = w.group.as_deref().and_then(|group| self.waited.get_mut(group));
+                if let Some(placed) = group.and_then(|group| group.get_mut(id)) {
+                    *placed = Some(action.id);
                 }
-                self.on.entry(to.clone()).or_default().insert(id);
+                self.bring(id, w, to);
+            }
+            Do::Move { workload, from, to } => {
+                self.empties.entry(from.clone()).or_default().push(action.id);
+                let Some((id, w)) = self.state.workloads.get_key_value(workload) else { return };
+                if let Some(group) = &w.group {
+                    self.moves.entry(group).or_default().push(action.id);
+                }
+                self.bring(id, w, to);
             }
         }
+    }
+
+    fn bring(&mut self, id: &'a WorkloadId, w: &'a Workload, to: &NodeId) {
+        if let Some(old) = self.place.insert(id, to.clone()) {
+            if let Some(on) = self.on.get_mut(&old) {
+                on.remove(id);
+            }
+            self.add_up(&old);
+        }
+        self.on.entry(to.clone()).or_default().insert(id, w);
+        self.add_up(to);
+    }
+
+    fn add_up(&mut self, node: &NodeId) {
+        let mut used = Used::default();
+        for o in self.on(node) {
+            used.requests.add(&o.requests);
+            used.level += o.expected_milli();
+        }
+        self.used.insert(node.clone(), used);
+    }
+
+    /// Actions so far that closed the node or took something off it.
+    pub(super) fn empties(&self, node: &NodeId) -> &[u32] {
+        self.empties.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Moves so far of members of the group.
+    pub(super) fn moves_of(&self, group: &str) -> &[u32] {
+        self.moves.get(group).map_or(&[], Vec::as_slice)
+    }
+
+    /// Members of the group that run nowhere, as far as somebody knows who waited for `seen` only.
+    pub(super) fn away(&self, group: &str, seen: &[u32]) -> usize {
+        let unseen = |placed: &&Option<u32>| placed.is_none_or(|action| !seen.contains(&action));
+        self.waited.get(group).map_or(0, |members| members.values().filter(unseen).count())
     }
 
     fn switch(&mut self, node: &NodeId, power: PowerState) {
@@ -84,7 +144,7 @@ impl<'a> Books<'a> {
 
     /// Who is on a node.
     pub(super) fn on(&self, node: &NodeId) -> impl Iterator<Item = &'a Workload> {
-        self.on.get(node).into_iter().flatten().filter_map(|id| self.state.workloads.get(*id))
+        self.on.get(node).into_iter().flat_map(BTreeMap::values).copied()
     }
 
     /// Who is in a zone; nodes without one count as one zone.
@@ -95,10 +155,10 @@ impl<'a> Books<'a> {
 
     /// What would be used on a node if the workload were there too.
     pub(super) fn with(&self, node: &NodeId, w: &Workload) -> Used {
-        let mut used = Used::default();
-        for o in self.on(node).filter(|o| o.id != w.id).chain([w]) {
-            used.requests.add(&o.requests);
-            used.level += o.expected_milli();
+        let mut used = self.used.get(node).cloned().unwrap_or_default();
+        if self.place.get(&w.id) != Some(node) {
+            used.requests.add(&w.requests);
+            used.level += w.expected_milli();
         }
         used
     }
@@ -113,13 +173,8 @@ impl<'a> Books<'a> {
     }
 
     /// What is used on a node.
-    pub(super) fn used(&self, node: &NodeId) -> Used {
-        let mut used = Used::default();
-        for o in self.on(node) {
-            used.requests.add(&o.requests);
-            used.level += o.expected_milli();
-        }
-        used
+    pub(super) fn used(&self, node: &NodeId) -> Option<&Used> {
+        self.used.get(node)
     }
 
     /// Watts of the whole fleet.

@@ -120,30 +120,12 @@ fn leaves(
     }
     let Some(group) = &w.group else { return wrong };
     let allowed = state.budgets.get(group).copied().unwrap_or(1);
-    let in_group = |id: &WorkloadId| state.workloads.get(id).is_some_and(|o| o.group.as_ref() == Some(group));
     // members that waited are there once they have been placed, for a move that waits for that
-    let placed: BTreeSet<&WorkloadId> = plan
-        .actions
-        .iter()
-        .take_while(|a| a.id != action.id)
-        .filter_map(|a| match &a.what {
-            Do::Place { workload, .. } if action.needs.contains(&a.id) => Some(workload),
-            _ => None,
-        })
-        .collect();
-    let waits = |o: &&Workload| o.node.is_none() && !placed.contains(&o.id);
-    let away = state.workloads.values().filter(waits).filter(|o| o.group.as_ref() == Some(group)).count();
-    let room = (allowed as usize).saturating_sub(away);
+    let room = (allowed as usize).saturating_sub(books.away(group, &action.needs));
     if room == 0 {
         wrong.push(format!("moves {}, but group {group} can spare none", w.id));
     }
-    let earlier: Vec<u32> = plan
-        .actions
-        .iter()
-        .take_while(|a| a.id != action.id)
-        .filter(|a| matches!(&a.what, Do::Move { workload, .. } if in_group(workload)))
-        .map(|a| a.id)
-        .collect();
+    let earlier = books.moves_of(group);
     if let Some(first) = earlier.len().checked_sub(room.max(1)).and_then(|i| earlier.get(i))
         && !action.needs.contains(first)
     {

@@ -3,7 +3,7 @@
 use ebbtide_proto::NodeId;
 
 use super::books::Books;
-use crate::plan::action::{Action, Do, Plan};
+use crate::plan::action::{Action, Plan};
 use crate::policy::{Basis, Interlock, Policy};
 use crate::state::node::{Node, PowerState};
 use crate::state::{FleetState, Time};
@@ -90,13 +90,8 @@ pub(super) fn power_off(
     for w in books.on(id).filter(|w| !w.per_node) {
         rule(true, format!("on which {} runs", w.id));
     }
-    for other in plan.actions.iter().take_while(|a| a.id != action.id) {
-        let concerns = match &other.what {
-            Do::Cordon { node } => node == id,
-            Do::Move { from, .. } => from == id,
-            _ => false,
-        };
-        rule(concerns && !action.needs.contains(&other.id), format!("without waiting for action {}", other.id));
+    for other in books.empties(id) {
+        rule(!action.needs.contains(other), format!("without waiting for action {other}"));
     }
     let just_woken = state
         .nodes
@@ -127,7 +122,8 @@ fn reserve(policy: &Policy, books: &Books<'_>, off: &NodeId, now: Time) -> bool 
     let mut cpu: Vec<(f64, f64)> = Vec::new();
     let mut memory: Vec<(f64, f64)> = Vec::new();
     for node in books.open().filter(|n| n.id != *off && is_fresh(n, policy, now)) {
-        let (room, used) = (node.allocatable(), books.used(&node.id));
+        let Some(used) = books.used(&node.id) else { continue };
+        let room = node.allocatable();
         let cpu_used = if policy.basis == Basis::Forecast { used.level } else { used.requests.cpu_milli as f64 };
         cpu.push((room.cpu_milli as f64, cpu_used));
         memory.push((room.memory as f64, used.requests.memory as f64));

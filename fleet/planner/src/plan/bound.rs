@@ -26,6 +26,8 @@ const DEMANDS: usize = 80;
 const PRODUCTS: usize = 80;
 const LEAST_PRODUCTS: usize = 60_000;
 const STEPS: (usize, usize) = (100, 2000);
+/// Share of a demand, or of a node, that is the program's rounding.
+pub(crate) const ALMOST_NONE: f64 = 1e-3;
 /// Share by which sums may be off.
 const ROUNDING: f64 = 1e-9;
 /// What leaving demand out costs in the program, as a multiple of the dearest way to serve it.
@@ -52,6 +54,17 @@ struct Demand {
     kinds: u64,
     /// Watts that leaving it out counts for.
     left_out: f64,
+    who: Vec<W>,
+}
+
+/// What the program says.
+struct Relaxed {
+    /// Watts, without what is drawn anyway; `None` if it has no solution.
+    watts: Option<f64>,
+    /// Nodes of each kind that are on.
+    on: Vec<f64>,
+    /// Kinds that serve each demand, as bits.
+    meant: Vec<u64>,
 }
 
 /// Kinds of node, how many of each are worth being on, and what their room is worth.
@@ -70,6 +83,8 @@ pub(crate) struct Market {
     charged: Vec<f64>,
     /// Kinds that each workload may be on, as bits.
     allowed: Vec<u64>,
+    /// Those of them that the relaxation has workloads of its sort on; all if that isn't known.
+    meant: Vec<u64>,
     forecast: bool,
 }
 
@@ -104,6 +119,7 @@ impl Market {
             bits(admits[work.class]).filter(|k| within(&kinds[*k].room[asked..])).fold(home, |mask, k| mask | 1 << k)
         };
         let mut market = Self {
+            meant: vec![u64::MAX; problem.work.len()],
             allowed: problem.work.iter().map(allowed).collect(),
             prices: vec![vec![0.0; problem.dims]; kinds.len()],
             on: vec![0.0; kinds.len()],
@@ -118,9 +134,17 @@ impl Market {
             return market;
         }
         let demands = market.demands(problem);
-        let (target, on) = market.solve(problem.dims, &demands);
-        market.on = on;
-        market.find_prices(problem.dims, &demands, target);
+        let relaxed = market.solve(problem.dims, &demands);
+        market.on = relaxed.on;
+        for (demand, meant) in demands.iter().zip(&relaxed.meant) {
+            for &w in &demand.who {
+                // what runs somewhere is better off anywhere cheap than moved by the letter of the program
+                if problem.work[w].home.is_none() {
+                    market.meant[w] = *meant;
+                }
+            }
+        }
+        market.find_prices(problem.dims, &demands, relaxed.watts);
         market
     }
 
@@ -135,12 +159,17 @@ impl Market {
         self.allowed[w]
     }
 
-    /// Kinds that the workload may be on with what it is charged there, the cheapest first.
-    pub(crate) fn by_cost(&self, problem: &Problem<'_>, w: W) -> Vec<(f64, usize)> {
-        let mut costs: Vec<(f64, usize)> =
-            bits(self.allowed[w]).map(|k| (self.cost(problem, w, k), k)).collect();
-        costs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        costs
+    /// Kinds that the workload may be on: first those that it is meant for, by what it is charged there.
+    pub(crate) fn by_cost(&self, problem: &Problem<'_>, w: W) -> Vec<usize> {
+        let of = |k: usize| (self.meant[w] >> k & 1 == 0, self.cost(problem, w, k), k);
+        let mut kinds: Vec<(bool, f64, usize)> = bits(self.allowed[w]).map(of).collect();
+        kinds.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+        kinds.into_iter().map(|(_, _, k)| k).collect()
+    }
+
+    /// Kinds that the workload may be on and is meant for, as bits.
+    pub(crate) fn meant(&self, w: W) -> u64 {
+        self.allowed[w] & self.meant[w]
     }
 
     /// The resource of a kind whose room is worth most.
@@ -212,12 +241,14 @@ impl Market {
             let need = |d: usize| if d == CPU && forecast { self.charged[w] } else { work.need[d] as f64 };
             // where there is no choice, proportions decide nothing
             let band = if mask.is_power_of_two() { 0 } else { band(need(CPU), need(CPU + 1), grain) };
-            let empty = || Demand { need: vec![0.0; problem.dims], level: 0.0, kinds: mask, left_out: 0.0 };
+            let empty =
+                || Demand { need: vec![0.0; problem.dims], level: 0.0, kinds: mask, left_out: 0.0, who: Vec::new() };
             let known = by.entry((mask, band)).or_insert_with(empty);
             for d in 0..problem.dims {
                 known.need[d] += need(d);
             }
             known.level += self.charged[w];
+            known.who.push(w);
             if by.len() > most {
                 return None;
             }
@@ -225,25 +256,29 @@ impl Market {
         Some(by.into_values().collect())
     }
 
-    /// The program's value, without what is drawn anyway, and how many nodes of each kind are on.
-    fn solve(&self, dims: usize, demands: &[Demand]) -> (Option<f64>, Vec<f64>) {
+    /// Solves the program.
+    fn solve(&self, dims: usize, demands: &[Demand]) -> Relaxed {
         let mut lp = Lp::new(OptimizationDirection::Minimize);
         // those that can't be powered off are no question: their number is a constant
         let on: Vec<Option<Variable>> =
             self.kinds.iter().map(|k| (!k.fixed).then(|| lp.add_var(k.on_w, (0.0, k.count)))).collect();
         let mut filled: Vec<Vec<Vec<(Variable, f64)>>> = vec![vec![Vec::new(); dims]; self.kinds.len()];
+        let mut parts: Vec<Vec<(usize, Variable)>> = Vec::new();
         for demand in demands {
             let mut shares = Vec::new();
+            let mut served = Vec::new();
             for k in bits(demand.kinds) {
                 let watts = self.kinds[k].slope * demand.level;
                 let part = lp.add_var(watts, (0.0, f64::INFINITY));
                 shares.push((part, 1.0));
+                served.push((k, part));
                 for d in (0..dims).filter(|&d| demand.need[d] > 0.0) {
                     filled[k][d].push((part, demand.need[d] / self.kinds[k].room[d].max(1e-9)));
                 }
             }
             shares.push((lp.add_var(demand.left_out, (0.0, f64::INFINITY)), 1.0));
             lp.add_constraint(shares, ComparisonOp::Eq, 1.0);
+            parts.push(served);
         }
         for (k, rows) in filled.into_iter().enumerate() {
             for mut row in rows.into_iter().filter(|row| !row.is_empty()) {
@@ -255,9 +290,20 @@ impl Market {
         match lp.solve() {
             Ok(solution) if solution.objective() > 0.0 => {
                 let on = on.iter().zip(&self.kinds).map(|(v, k)| v.map_or(k.count, |v| *solution.var_value(v)));
-                (Some(solution.objective()), on.collect())
+                let serves = |&&(_, part): &&(usize, Variable)| *solution.var_value(part) > ALMOST_NONE;
+                let meant =
+                    |served: &Vec<(usize, Variable)>| served.iter().filter(serves).fold(0, |m, (k, _)| m | 1 << k);
+                Relaxed {
+                    watts: Some(solution.objective()),
+                    on: on.collect(),
+                    meant: parts.iter().map(meant).collect(),
+                }
             }
-            _ => (None, self.kinds.iter().map(|k| k.count).collect()),
+            _ => Relaxed {
+                watts: None,
+                on: self.kinds.iter().map(|k| k.count).collect(),
+                meant: vec![u64::MAX; demands.len()],
+            },
         }
     }
 

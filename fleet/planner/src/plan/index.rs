@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::bound::{Market, bits};
+use super::bound::{ALMOST_NONE, Market, bits};
 use super::pack::Pack;
 use super::problem::{CPU, N, Problem, W};
 use crate::policy::{Basis, Margin};
@@ -79,6 +79,11 @@ impl Index {
         self.kept[n]
     }
 
+    /// Nodes of a kind with the most room, those first that are worth being on.
+    pub(crate) fn roomiest(&self, kind: usize, most: usize) -> Vec<N> {
+        self.trees[kind].iter().flat_map(|tree| tree.iter().rev()).take(most).map(|&(_, n)| n).collect()
+    }
+
     /// Nodes where the workload fits with margin `z`, the fullest first; not all, but enough to choose from. They are
     /// of the kind where it is charged least.
     pub(crate) fn candidates(&self, pack: &mut Pack<'_, '_>, market: &Market, w: W, z: Margin) -> Vec<N> {
@@ -91,7 +96,7 @@ impl Index {
         }
         let kinds = market.by_cost(pack.problem, w);
         for tree in 0..2 {
-            for &(_, k) in &kinds {
+            for &k in &kinds {
                 let need = pack.problem.work[w].need[self.dims[k]];
                 let effort = (LOOKED_AT_OF_KIND, COMPARED_OF_KIND);
                 look(&self.trees[k][tree], pack, w, z, need, effort, &mut found);
@@ -107,7 +112,7 @@ impl Index {
     /// is worth, the best of each kind.
     pub(crate) fn flatter(&self, pack: &mut Pack<'_, '_>, market: &Market, w: W, z: Margin, slope: f64) -> Vec<N> {
         let mut found = Vec::new();
-        for k in bits(market.allowed(w)).filter(|&k| market.kinds[k].slope < slope) {
+        for k in bits(market.meant(w)).filter(|&k| market.kinds[k].slope < slope) {
             let need = pack.problem.work[w].need[self.dims[k]];
             for tree in &self.trees[k] {
                 let before = found.len();
@@ -156,9 +161,6 @@ fn kept(problem: &Problem<'_>, pack: &Pack<'_, '_>, market: &Market, dims: &[usi
     }
     kept
 }
-
-/// Share of a node that the relaxation's rounding may have on.
-const ALMOST_NONE: f64 = 1e-3;
 
 #[allow(clippy::cast_possible_truncation, reason = "thousandths of a CPU")]
 fn whole(v: f64) -> u64 {

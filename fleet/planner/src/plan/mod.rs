@@ -11,6 +11,7 @@ pub mod reason;
 mod arrange;
 mod bound;
 mod course;
+mod displace;
 mod drain;
 mod emit;
 mod facts;
@@ -136,6 +137,8 @@ pub(crate) struct Planner<'p, 'a> {
     pub(crate) moves_left: usize,
     /// Nodes for which it was said what ruled all others out.
     pub(crate) told: usize,
+    /// Workloads for which somebody may still be looked for who gives way.
+    pub(crate) displacing: usize,
 }
 
 impl<'p, 'a> Planner<'p, 'a> {
@@ -159,6 +162,7 @@ impl<'p, 'a> Planner<'p, 'a> {
             verdicts: vec![None; problem.nodes.len()],
             moves_left: problem.policy.max_moves,
             told: 0,
+            displacing: displace::MOST,
             pack,
         }
     }

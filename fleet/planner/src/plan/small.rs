@@ -166,9 +166,8 @@ impl Table {
         let problem = planner.problem;
         let fact = |n: N| problem.nodes[n].fact;
         let in_the_end = |w: W| usual.works[problem.work[w].fact].home;
-        let waiting: Vec<W> = (0..problem.work.len())
-            .filter(|&w| problem.work[w].home.is_none() && !problem.work[w].of_node)
-            .collect();
+        let waiting: Vec<W> =
+            (0..problem.work.len()).filter(|&w| problem.work[w].home.is_none() && !problem.work[w].of_node).collect();
         let (placed, missed): (Vec<W>, Vec<W>) = waiting.iter().partition(|&&w| in_the_end(w).is_some());
         planner.waiting = waiting;
         let mut bins = Vec::new();

@@ -44,6 +44,7 @@ impl Planner<'_, '_> {
             self.say_woken(n, Need::Waiting { workloads, ruled_out: whom });
         }
         waiting.retain(|&w| !self.place_on_open(w));
+        self.place_by_displacing(&waiting);
         self.choose_wakes();
         if self.woken.is_empty() && self.pack.lit.contains(&true) {
             self.trade(|holds, n| holds[n].is_some());
