@@ -13,8 +13,8 @@ use crate::node::is_within;
 const DAY_MS: u64 = 86_400_000;
 
 /// Switches of the last day, by node.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Switches(BTreeMap<NodeId, Vec<Time>>);
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Switches(BTreeMap<NodeId, Vec<Time>>);
 
 /// Seconds that a node has to stay as it is for a switch to pay: those in which idling costs what a boot does, and at
 /// least those of the policy.

@@ -110,6 +110,16 @@ impl Executor {
         &self.quarantined
     }
 
+    /// Numbers of the next record and the next operation.
+    pub fn next(&self) -> (u64, OperationId) {
+        (self.next_seq, OperationId(self.next_op))
+    }
+
+    /// When each node was switched within the last day.
+    pub fn switches(&self) -> &Switches {
+        &self.switches
+    }
+
     /// Why nothing new is begun, if so.
     pub fn paused(&self) -> Option<&str> {
         self.paused.as_deref()

@@ -1,8 +1,9 @@
 //! What must always hold, and what must hold once everything has come to rest.
 
+use ebbtide_executor::Executor;
 use ebbtide_executor::command::{Effect, Key};
 use ebbtide_executor::event::Cordon;
-use ebbtide_executor::journal::Change;
+use ebbtide_executor::journal::{Change, Record, needless};
 use ebbtide_executor::operation::State;
 use ebbtide_executor::switches::payback_s;
 use ebbtide_proto::NodeId;
@@ -171,6 +172,22 @@ impl World {
         }
         for why in wrong {
             self.violate(why);
+        }
+    }
+
+    /// Without the records that are needless it would begin in the same way.
+    pub(crate) fn forgets(&mut self, core: &Executor) {
+        let (now, kept_s) = (self.clock(), self.options.seed % 600);
+        let needless = needless(&self.journal, now, kept_s);
+        self.forgotten += needless.len();
+        let kept: Vec<Record> = self.journal.iter().filter(|r| !needless.contains(&r.seq)).cloned().collect();
+        let Ok(other) = Executor::resume(&kept, now, self.lease, self.settings.clone()) else {
+            return self.violate("can't begin anew without needless records".to_owned());
+        };
+        let live = |core: &Executor| core.operations().filter(|o| o.is_live()).cloned().collect::<Vec<_>>();
+        let all = |core: &Executor| (live(core), core.quarantined().clone(), core.paused().map(str::to_owned));
+        if all(core) != all(&other) || core.next() != other.next() || core.switches() != other.switches() {
+            self.violate(format!("{} of {} records weren't needless", needless.len(), self.journal.len()));
         }
     }
 }

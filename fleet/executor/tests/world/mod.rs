@@ -132,6 +132,8 @@ pub(crate) struct World {
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) violations: Vec<String>,
     pub(crate) log: Vec<String>,
+    /// Records that turned out needless.
+    pub(crate) forgotten: usize,
 }
 
 impl World {
@@ -212,6 +214,7 @@ impl World {
             counts: BTreeMap::new(),
             violations: Vec::new(),
             log: Vec::new(),
+            forgotten: 0,
         };
         world.furnish();
         world
@@ -532,6 +535,7 @@ impl World {
             Ok(core) => core,
             Err(why) => return self.violate(format!("can't begin anew: {why}")),
         };
+        self.forgets(&core);
         self.paused = core.paused().is_some();
         self.note(format!("{} begins with {} records", self.lease, self.journal.len()));
         self.daemons.push(Daemon { core, generation: self.lease, alive: true, told_deposed: false });
