@@ -262,3 +262,101 @@ fn a_pool_in_auto_powers_its_idle_machine_off_and_a_paused_fleet_does_not() {
         drop(tasks);
     });
 }
+
+/// Asks again and again until what is printed has `text` in it.
+async fn until_said(daemon: &Daemon, args: &[&str], text: &str) -> String {
+    let mut printed = String::new();
+    for _ in 0..150 {
+        printed = said(daemon, args).await.1;
+        if printed.contains(text) {
+            return printed;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("{args:?} never says {text:?}: {printed}");
+}
+
+#[test]
+fn plans_leave_a_locked_machine_alone_and_say_who_locked_it() {
+    run(async {
+        let rack = rack();
+        let on = rack.path().join("on");
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        until_said(&daemon, &["explain", "node", "edge"], "goes off").await;
+        let (code, text) = said(&daemon, &["lock", "edge", "--why", "a fan is replaced"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        let text = until_said(&daemon, &["explain", "node", "edge"], "somebody closed it").await;
+        assert!(text.contains("local locked it") && text.contains("a fan is replaced"), "{text}");
+        assert_eq!(said(&daemon, &["pool", "set-mode", "compute", "auto"]).await.0, Some(0));
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(on.exists(), "it is locked");
+        assert_eq!(said(&daemon, &["unlock", "edge"]).await.0, Some(0));
+        for _ in 0..600 {
+            if !on.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+#[test]
+fn capacity_that_somebody_outside_needs_is_kept_from_plans_over_a_restart() {
+    run(async {
+        let rack = rack();
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+
+        for (args, code, says) in [
+            (&["nobody", "--cpu", "1"][..], 1, "no node \"nobody\" is known"),
+            (&["base", "--cpu", "5"], 1, "base has 4 CPUs; 5 of them can't be free"),
+            (&["base", "--memory", "1GiB"], 1, "nobody said how much memory base has"),
+            (&["base", "--cpu", "1", "--for", "9999d"], 1, "a year at most"),
+            (&["base", "--cpu", "many"], 2, "is no number of CPUs; write 4, 0.5 or 500m"),
+            (&["base"], 2, "--cpu"),
+        ] {
+            let (exit, text) = said(&daemon, &[&["capacity", "set"], args].concat()).await;
+            assert_eq!(exit, Some(code), "{text}");
+            assert!(text.contains(says), "{says}: {text}");
+        }
+        let set = ["capacity", "set", "base", "--cpu", "1500m", "--for", "1h", "--why", "busy hour"];
+        let (code, text) = said(&daemon, &set).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("keep workloads on base to 1.5 CPUs"), "{text}");
+        let told = "\"allocatable_cpu_milli\": 1500";
+        let text = until_said(&daemon, &["capacity", "list", "-o", "json"], told).await;
+        assert!(text.contains("busy hour") && text.contains("\"set_cpu_milli\": 1500"), "{text}");
+        let text = until_said(&daemon, &["explain", "node", "base"], "busy hour").await;
+        assert!(text.contains("local lets workloads use 1.5 CPUs of it until 20"), "{text}");
+
+        // another daemon goes on from what is on disk
+        drop(tasks);
+        let folder = daemon.stop().await;
+        let daemon = Daemon::again(folder, with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let text = until_said(&daemon, &["capacity", "list", "-o", "json"], told).await;
+        assert!(text.contains("busy hour"), "{text}");
+        let (code, text) = said(&daemon, &["capacity", "set", "base", "--cpu", "1", "--for", "1s"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        until_said(&daemon, &["operations", "-o", "json"], "its time is over").await;
+        let (_, text) = said(&daemon, &["capacity", "clear", "base"]).await;
+        assert!(text.contains("all of base already"), "{text}");
+        let text = until_said(&daemon, &["capacity", "list", "-o", "csv"], "base,compute,4000,4000").await;
+        assert!(!text.contains("busy hour"), "{text}");
+        daemon.stop().await;
+        drop(tasks);
+    });
+}

@@ -8,7 +8,7 @@ use ebbtide_executor::Executor;
 use ebbtide_executor::command::{Command, Effect, Generation, Mark, Way};
 use ebbtide_executor::event::{Answer, Ask, Cordon, Event, Sight};
 use ebbtide_executor::journal::Record;
-use ebbtide_executor::operation::{Operation, OperationId, State};
+use ebbtide_executor::operation::{Free, Operation, OperationId, State};
 use ebbtide_executor::settings::{Mode, Rung, Settings, Ways};
 use ebbtide_planner::model::curve::PowerCurve;
 use ebbtide_planner::policy::{Interlock, Policy, Selector};
@@ -337,10 +337,81 @@ fn pools_are_observed_by_default_and_recommendations_wait_for_approval() {
     assert_eq!(last.state, State::Refused, "{}", last.words);
 }
 
+#[test]
+fn in_a_closed_time_plans_wait_for_approval_and_what_is_under_way_is_finished() {
+    let mut b = Bench::new();
+    b.policy.min_on_s = 0;
+    b.tell(Event::Mode { pool: String::new(), mode: Mode::Auto });
+    b.tell(Event::Window { pool: String::new(), open: false });
+    b.run(2);
+    let put_forward = |b: &mut Bench| {
+        let plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
+        b.tell(Event::Planned(Box::new(plan)));
+    };
+    put_forward(&mut b);
+    put_forward(&mut b);
+    b.run(60);
+    assert!(b.effects.is_empty());
+    assert_eq!(b.core.operations().count(), 1, "the same plan is put forward once");
+    // an operator's order is carried out at any time
+    let order = b.ask(Ask::PowerOff { node: node(4) });
+    b.run(200);
+    assert_eq!(b.op(order).state, State::Done, "{}", b.op(order).words);
+    b.tell(Event::Window { pool: String::new(), open: true });
+    put_forward(&mut b);
+    b.run(4);
+    let begun: Vec<usize> = (0..4).filter(|n| !b.words(*n).is_empty()).collect();
+    assert!(!begun.is_empty());
+    b.tell(Event::Window { pool: String::new(), open: false });
+    b.run(400);
+    let finished = |n: &usize| b.words(*n).contains(&"shutdown") && b.words(*n).last() == Some(&"open");
+    assert!(begun.iter().all(finished), "{:?}", b.effects);
+    assert!((0..4).all(|n| begun.contains(&n) || b.words(n).is_empty()), "{:?}", b.effects);
+
+    let mut b = Bench::new();
+    b.policy.min_on_s = 0;
+    b.tell(Event::Mode { pool: String::new(), mode: Mode::Auto });
+    b.tell(Event::Window { pool: String::new(), open: false });
+    b.run(2);
+    put_forward(&mut b);
+    let waiting = b.core.operations().find(|o| o.is_live()).unwrap().id;
+    b.ask(Ask::Approve { plan: waiting });
+    b.run(20);
+    assert!(!b.effects.is_empty(), "an operator has said so");
+}
+
 fn plan_of_old(b: &Bench) -> ebbtide_planner::plan::action::Plan {
     let mut plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
     plan.at = Time::from_secs(10);
     plan
+}
+
+#[test]
+fn a_part_of_a_node_is_kept_for_its_time_over_a_restart_until_it_is_said_anew_or_cleared() {
+    let mut b = Bench::new();
+    let part = |cpu_milli| Free { cpu_milli: Some(cpu_milli), memory: None };
+    let set = |cpu_milli, for_s| Ask::SetCapacity { node: node(0), free: part(cpu_milli), for_s };
+    let first = b.ask(set(1000, Some(600)));
+    b.run(100);
+    assert!(b.op(first).is_live() && b.effects.is_empty());
+    let second = b.ask(set(2000, Some(600)));
+    assert_eq!((b.op(first).state, b.op(second).is_live()), (State::Done, true), "{}", b.op(first).words);
+    let records: Vec<Record> = serde_json::from_str(&serde_json::to_string(&b.records).unwrap()).unwrap();
+    b.core = Executor::resume(&records, b.now, Generation(2), settings()).unwrap();
+    b.run(400);
+    assert!(b.op(second).is_live());
+    b.run(300);
+    assert_eq!((b.op(second).state, b.op(second).words.as_str()), (State::Done, "its time is over"));
+    let ever = b.ask(set(500, None));
+    b.run(100_000);
+    assert!(b.op(ever).is_live());
+    let cleared = b.ask(Ask::ClearCapacity { node: node(0) });
+    assert_eq!((b.op(ever).state, b.op(cleared).state), (State::Done, State::Done));
+    let nothing = b.ask(Ask::ClearCapacity { node: node(0) });
+    assert_eq!(b.op(nothing).state, State::Refused, "{}", b.op(nothing).words);
+    let given_up = b.ask(set(500, None));
+    b.ask(Ask::Cancel { operation: given_up });
+    assert_eq!(b.op(given_up).state, State::Cancelled);
 }
 
 #[test]
