@@ -34,6 +34,8 @@ struct Bench {
     /// Machines that are told to wake do.
     wakeful: bool,
     evictions_refused: bool,
+    /// What was asked to leave stays for a while.
+    evictions_slow: bool,
 }
 
 fn node(n: usize) -> NodeId {
@@ -80,6 +82,7 @@ impl Bench {
             obedient: true,
             wakeful: true,
             evictions_refused: false,
+            evictions_slow: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl Bench {
             Effect::Evict { .. } if self.evictions_refused => {
                 return Answer::Refused { why: "429".to_owned(), retry_after_s: Some(10) };
             }
+            Effect::Evict { .. } if self.evictions_slow => {}
             Effect::Evict { workload, .. } => {
                 let fact = Fact::WorkloadBound { workload: workload.clone(), node: Some(NodeId::new("n4").unwrap()) };
                 self.fleet.apply(self.now, fact);
@@ -176,9 +180,13 @@ impl Bench {
     }
 
     fn put(&mut self, n: usize) -> WorkloadId {
-        let id: WorkloadId = format!("pod/p{n}").parse().unwrap();
+        self.put_as(n, n, None)
+    }
+
+    fn put_as(&mut self, n: usize, name: usize, group: Option<&str>) -> WorkloadId {
+        let id: WorkloadId = format!("pod/p{name}").parse().unwrap();
         let mut work = Workload::new(id.clone(), Resources::new(500, 1));
-        work.node = Some(node(n));
+        (work.node, work.group) = (Some(node(n)), group.map(str::to_owned));
         self.fleet.apply(Time::from_secs(1), Fact::WorkloadSeen(Box::new(work)));
         id
     }
@@ -296,6 +304,40 @@ fn a_drain_that_cannot_end_is_undone_at_its_deadline() {
     b.run(300);
     assert_eq!(b.op(id).state, State::RolledBack, "{}", b.op(id).words);
     assert_eq!(b.words(0).last(), Some(&"open"));
+}
+
+#[test]
+fn several_workloads_leave_at_once_but_of_a_group_only_as_many_as_it_may_lack() {
+    let mut b = Bench::new();
+    b.evictions_slow = true;
+    let all: Vec<WorkloadId> = (0..7).map(|n| b.put_as(0, n, (n < 3).then_some("web"))).collect();
+    let id = b.ask(Ask::Evacuate { node: node(0), lock: false });
+    b.run(60);
+    let evicted = |b: &Bench| -> Vec<WorkloadId> {
+        let evict = |(_, e): &(NodeId, Effect)| match e {
+            Effect::Evict { workload, .. } => Some(workload.clone()),
+            _ => None,
+        };
+        b.effects.iter().filter_map(evict).collect()
+    };
+    assert_eq!(evicted(&b), [&all[0], &all[3], &all[4], &all[5]].map(Clone::clone), "{}", b.op(id).words);
+    let leaves = |b: &mut Bench, n: usize| {
+        b.fleet.apply(b.now, Fact::WorkloadBound { workload: all[n].clone(), node: Some(node(4)) });
+        b.run(20);
+    };
+    leaves(&mut b, 3);
+    assert_eq!(evicted(&b).last(), Some(&all[6]), "another of the group waits");
+    leaves(&mut b, 0);
+    assert_eq!(evicted(&b).last(), Some(&all[1]));
+    for n in [4, 5, 6] {
+        leaves(&mut b, n);
+    }
+    assert_eq!(evicted(&b).len(), 6);
+    assert!(b.op(id).is_live());
+    leaves(&mut b, 1);
+    leaves(&mut b, 2);
+    b.run(20);
+    assert_eq!((b.op(id).state, evicted(&b).len()), (State::Done, 7), "{}", b.op(id).words);
 }
 
 #[test]

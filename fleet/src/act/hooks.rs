@@ -365,3 +365,73 @@ fn tail(said: &[u8]) -> Option<String> {
     let from = clean.len().saturating_sub(SHOWN);
     (!clean.is_empty()).then(|| clean.into_iter().skip(from).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ebbtide_runtime::tasks::Tasks;
+
+    fn hook(text: &str) -> HookConfig {
+        toml::from_str(text).unwrap()
+    }
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_what_to_write() {
+        for (text, says) in [
+            ("nodes = []\ndrain = ['x']", "names no nodes"),
+            ("nodes = ['a']", "has no command"),
+            ("nodes = ['a']\nundrain = ['x']\nmove = ['y']", "undrain without drain"),
+            ("nodes = ['a']\nmove = ['x']\nlibvirt = 'qemu:///system'", "both move and libvirt"),
+            ("nodes = ['a']\ndrain = ['x', '{workload}']", "{workload} in drain"),
+            ("nodes = ['a']\nmove = ['x', '{nod}']", "write {node}, {workload}, {target}"),
+        ] {
+            let error = hook(text).check().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        assert_eq!(hook("nodes = ['a']\nmove = ['x', '--to={target}', '{workload}@{node}']").check(), Ok(()));
+    }
+
+    #[test]
+    fn words_are_filled_in_and_never_split() {
+        let hook = hook("nodes = ['a']\nmove = ['x', '--to={target}', '{workload}@{node}']");
+        let job = Job::Move(node("a"), "vm/b; rm -rf".parse().unwrap(), node("c"));
+        assert_eq!(hook.commands(&job), [["x", "--to=c", "b; rm -rf@a"]]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_command_says_by_its_exit_code_what_became_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("runs");
+        let sh = |nodes: &str, script: &str, limit: &str| {
+            let script = script.replace("FILE", &file.display().to_string());
+            hook(&format!("nodes = ['{nodes}']\ndrain = ['/bin/sh', '-c', '{script}']\nlimit = '{limit}'"))
+        };
+        let (hooks, runner) = Hooks::new(&[
+            sh("good", "echo one; echo two", "10s"),
+            sh("later", "echo not yet >&2; exit 75", "10s"),
+            sh("bad", "echo why >&2; exit 2", "10s"),
+            sh("slow", "echo x >> FILE; sleep 60", "6s"),
+            sh("lost", "exit 0", "10s"),
+        ]);
+        let mut tasks = Tasks::new();
+        tasks.spawn("hooks", runner.run(tasks.shutdown()));
+        let ask = |name: &str| {
+            let (hooks, job) = (hooks.clone(), Job::Drain(node(name)));
+            async move { hooks.ask(&job).await }
+        };
+        assert_eq!(ask("good").await, Progress::Done("one / two".to_owned()));
+        assert_eq!(ask("bad").await, Progress::Failed("/bin/sh ended with 2: why".to_owned()));
+        assert_eq!(ask("later").await, Progress::Later("/bin/sh can't yet: not yet".to_owned()));
+        assert!(matches!(ask("nobody").await, Progress::Failed(why) if why.contains("no [[act.hook]]")));
+        // it goes on while nobody waits, isn't begun twice, and is killed when its time is over
+        assert_eq!(ask("slow").await, Progress::Runs);
+        assert!(matches!(ask("slow").await, Progress::Failed(why) if why.contains("killed")));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "x\n");
+        tasks.finish(Duration::ZERO).await;
+        assert!(matches!(ask("lost").await, Progress::Failed(_)));
+    }
+}

@@ -62,7 +62,9 @@ pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
         }
     }
     let off = if feed.bmc.is_some() { Way::Bmc } else { Way::Agent };
-    Ways { off: vec![off], on, cut: false }
+    // a machine that only its outlet wakes has to lose its power before it can get it again
+    let cut = off == Way::Agent && on.iter().all(|rung| rung.way == Way::Outlet);
+    Ways { off: vec![off], on, cut }
 }
 
 impl Hosts {
