@@ -366,9 +366,9 @@ fn capacity_that_somebody_outside_needs_is_kept_from_plans_over_a_restart() {
 
         for (args, code, says) in [
             (&["nobody", "--cpu", "1"][..], 1, "no node \"nobody\" is known"),
-            (&["base", "--cpu", "5"], 1, "base has 4 CPUs; 5 of them can't be free"),
-            (&["base", "--memory", "1GiB"], 1, "nobody said how much memory base has"),
-            (&["base", "--cpu", "1", "--for", "9999d"], 1, "a year at most"),
+            (&["base", "--cpu", "5"], 2, "base has 4 CPUs; 5 of them can't be free"),
+            (&["base", "--memory", "1GiB"], 2, "nobody said how much memory base has"),
+            (&["base", "--cpu", "1", "--for", "9999d"], 2, "a year at most"),
             (&["base", "--cpu", "many"], 2, "is no number of CPUs; write 4, 0.5 or 500m"),
             (&["base"], 2, "--cpu"),
         ] {
@@ -560,7 +560,7 @@ fn a_command_drains_a_machine_before_it_is_powered_off_and_undrains_it_when_it_i
         let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("ended with 3: the scheduler has lost its quorum"), "{text}");
-        until_said(&daemon, &["audit", "--node", "edge"], "let work onto edge again").await;
+        until_said(&daemon, &["audit", "--node", "edge", "-o", "csv"], "let work onto edge again").await;
         assert!(runs_on(rack.path(), "work-base").is_empty());
         std::fs::remove_file(rack.path().join("broken")).unwrap();
 

@@ -286,7 +286,8 @@ impl World {
                 }
                 // no fleet here tells of outlets
                 Command::Intervals { .. }
-                | Command::Curve(..) | Command::ShutDown(_)
+                | Command::Curve(..)
+                | Command::ShutDown(_)
                 | Command::Wall(_)
                 | Command::Tell(_)
                 | Command::Done => {}

@@ -4,8 +4,6 @@
 //! drained is noted, and once the node is open again and its agent streams, work is let onto it again: at once if an
 //! operation was undone, after the wake if the node was powered off.
 
-use std::collections::BTreeMap;
-
 use ebbtide_executor::audit::AuditEntry;
 use ebbtide_executor::command::Mark;
 use ebbtide_executor::event::{Answer, Cordon};
@@ -121,8 +119,8 @@ impl Hosts {
     }
 
     /// Lets work onto nodes again that were drained, are open, and stream.
-    pub(super) async fn undrain(&self, closed: &BTreeMap<NodeId, Mark>) -> Result<(), String> {
-        let drained = self.noted(super::Journal::drained).await?;
+    pub(super) async fn undrain(&self) -> Result<(), String> {
+        let (drained, closed) = self.noted(|journal| Ok((journal.drained()?, journal.closed()?))).await?;
         for node in drained.into_keys().filter(|node| !closed.contains_key(node)) {
             let streams = self.live.heard(&node).is_some_and(|(connected, _)| connected);
             if !streams || self.hooks.look(&Job::Drain(node.clone())) == Some(Progress::Runs) {

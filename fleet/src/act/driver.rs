@@ -117,10 +117,9 @@ impl Driver {
                     }
                 }
                 _ = reopening.tick() => {
-                    let (hosts, closed) = (self.hosts.clone(), self.board.borrow().closed.clone());
-                    self.effects.spawn("let work onto nodes again", async move {
-                        hosts.undrain(&closed).await.map_err(anyhow::Error::msg)
-                    });
+                    let hosts = self.hosts.clone();
+                    let reopen = async move { hosts.undrain().await.map_err(anyhow::Error::msg) };
+                    self.effects.spawn("let work onto nodes again", reopen);
                 }
                 _ = self.effects.next_ended(), if !self.effects.is_empty() => {}
             }

@@ -42,8 +42,8 @@ pub struct HookConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undrain: Vec<String>,
     /// Moves `{workload}` from `{node}` to `{target}`.
-    #[serde(default, rename = "move", skip_serializing_if = "Vec::is_empty")]
-    pub moves: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub r#move: Vec<String>,
     /// Instead of `move`: where the libvirt of `{node}` is, such as "qemu+ssh://{node}/system". Its machines are migrated live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub libvirt: Option<String>,
@@ -71,10 +71,10 @@ impl HookConfig {
         if self.nodes.is_empty() {
             return Err("names no nodes; write nodes = [\"NAME\"], with * for anything".to_owned());
         }
-        if self.libvirt.is_some() && !self.moves.is_empty() {
+        if self.libvirt.is_some() && !self.r#move.is_empty() {
             return Err("has both move and libvirt; keep one".to_owned());
         }
-        if self.drain.is_empty() && self.moves.is_empty() && self.libvirt.is_none() {
+        if self.drain.is_empty() && self.r#move.is_empty() && self.libvirt.is_none() {
             return Err("has no command; write drain, move or libvirt".to_owned());
         }
         if self.drain.is_empty() && !self.undrain.is_empty() {
@@ -84,7 +84,7 @@ impl HookConfig {
         let commands = [
             ("drain", &self.drain, 1),
             ("undrain", &self.undrain, 1),
-            ("move", &self.moves, 3),
+            ("move", &self.r#move, 3),
             ("libvirt", &libvirt, 1),
         ];
         for (key, argv, known) in commands {
@@ -119,7 +119,7 @@ impl HookConfig {
             Job::Drain(node) => vec![Self::filled(&self.drain, node, None, None)],
             Job::Undrain(node) => vec![Self::filled(&self.undrain, node, None, None)],
             Job::Move(node, workload, target) => match &self.libvirt {
-                None => vec![Self::filled(&self.moves, node, Some(workload), Some(target))],
+                None => vec![Self::filled(&self.r#move, node, Some(workload), Some(target))],
                 Some(at) => {
                     let (from, to) = (at.replace("{node}", node.as_str()), at.replace("{node}", target.as_str()));
                     let virsh = |words: &[&str]| -> Vec<String> {
@@ -218,7 +218,7 @@ impl Hooks {
 
     /// Whether a command moves single workloads off the node.
     pub(super) fn moves(&self, node: &NodeId) -> bool {
-        self.of(node).is_some_and(|hook| !hook.moves.is_empty() || hook.libvirt.is_some())
+        self.of(node).is_some_and(|hook| !hook.r#move.is_empty() || hook.libvirt.is_some())
     }
 
     /// Where a workload can be moved to: of the nodes with the same commands the one with the most CPUs free.

@@ -143,9 +143,9 @@ impl Board {
                 node: node.id.to_string(),
                 pool: node.pool.clone(),
                 cpu_milli: node.capacity.cpu_milli,
-                memory_bytes: node.capacity.memory,
+                memory_bytes: Some(node.capacity.memory).filter(|bytes| *bytes > 0),
                 allocatable_cpu_milli: free.cpu_milli,
-                allocatable_memory_bytes: free.memory,
+                allocatable_memory_bytes: Some(free.memory).filter(|_| node.capacity.memory > 0),
                 requested_cpu_milli: used.cpu_milli,
                 requested_memory_bytes: used.memory,
                 ..v1::NodeCapacity::default()

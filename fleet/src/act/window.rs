@@ -18,6 +18,8 @@ const UNITS: [(&str, u64); 3] = [("m", 60_000), ("h", 3_600_000), ("d", 86_400_0
 const LONGEST_MS: u64 = 7 * 86_400_000;
 /// Openings and closings that are looked at to say when it changes.
 const STEPS: usize = 200;
+/// Beginnings that are looked at to find the last.
+const BEGUN: usize = 20;
 
 /// Whether pools act within a window, or outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +159,7 @@ impl Window {
             true => {
                 let mut begun = self.begins(wall.checked_sub(self.lasts).ok()?)?;
                 // another begins before this one ends
-                for _ in 0..STEPS {
+                for _ in 0..BEGUN {
                     match self.begins(begun).filter(|next| *next <= wall) {
                         Some(next) => begun = next,
                         None => break,

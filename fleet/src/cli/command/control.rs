@@ -9,7 +9,7 @@ use crate::cli::args::{
 };
 use crate::cli::connect::Fleet;
 use crate::cli::failure::{Exit, Failure, printable};
-use crate::cli::figure::{ago, moment};
+use crate::cli::figure::{ago, bytes as bytes_of, moment};
 use crate::cli::output::{Answer, Output, Sheet, json, write_on};
 use crate::cli::record::{Record, operation_state, pool_mode};
 use crate::cli::table::{Cell, Column, Table, Tint};
@@ -379,8 +379,8 @@ fn cpus(milli: u64) -> String {
 }
 
 /// Memory; `–` if nobody said how much there is.
-fn memory(bytes: u64, all: u64) -> String {
-    if all == 0 { "–".to_owned() } else { crate::cli::figure::bytes(bytes) }
+fn memory(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "–".to_owned(), bytes_of)
 }
 
 impl Answer for Capacities {
@@ -404,16 +404,16 @@ impl Answer for Capacities {
                 (_, 0) => "cleared".to_owned(),
                 (_, at) => moment(at, &output.zone, true),
             };
-            let all = node.memory_bytes;
+            let requested = node.memory_bytes.map(|_| node.requested_memory_bytes);
             table.row([
                 Cell::tinted(&node.node, Tint::Bold),
                 (&node.pool).into(),
                 cpus(node.cpu_milli).into(),
                 cpus(node.allocatable_cpu_milli).into(),
                 cpus(node.requested_cpu_milli).into(),
-                memory(all, all).into(),
-                memory(node.allocatable_memory_bytes, all).into(),
-                memory(node.requested_memory_bytes, all).into(),
+                memory(node.memory_bytes).into(),
+                memory(node.allocatable_memory_bytes).into(),
+                memory(requested).into(),
                 (&node.by).into(),
                 until.into(),
                 (&node.why).into(),
@@ -439,7 +439,7 @@ impl Answer for Capacities {
             "until_ms",
             "why",
         ]);
-        let set = |value: Option<u64>| value.map(|v| v.to_string()).unwrap_or_default();
+        let known = |value: Option<u64>| value.map(|v| v.to_string()).unwrap_or_default();
         for n in &self.0.nodes {
             sheet.row([
                 n.node.clone(),
@@ -447,11 +447,11 @@ impl Answer for Capacities {
                 n.cpu_milli.to_string(),
                 n.allocatable_cpu_milli.to_string(),
                 n.requested_cpu_milli.to_string(),
-                n.memory_bytes.to_string(),
-                n.allocatable_memory_bytes.to_string(),
+                known(n.memory_bytes),
+                known(n.allocatable_memory_bytes),
                 n.requested_memory_bytes.to_string(),
-                set(n.set_cpu_milli),
-                set(n.set_memory_bytes),
+                known(n.set_cpu_milli),
+                known(n.set_memory_bytes),
                 n.operation.to_string(),
                 n.by.clone(),
                 n.until_ms.to_string(),
