@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use cronexpr::{Crontab, MakeTimestamp};
 use ebbtide_planner::state::Time;
 use ebbtide_runtime::length::milliseconds;
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp, civil};
 use serde::{Deserialize, Serialize};
 
@@ -170,11 +170,17 @@ impl Window {
         };
         let wall: civil::DateTime = TimeZone::UTC.to_datetime(next);
         let moment = self.zone.to_ambiguous_timestamp(wall);
-        // in the hour that comes twice, the second is meant once the first is over
-        let first = moment.compatible().ok().filter(|found| *found > at);
-        first
-            .or_else(|| moment.later().ok().filter(|found| *found > at))
-            .or_else(|| at.checked_add(SignedDuration::from_mins(1)).ok())
+        let first = match moment.offset() {
+            // the clock jumps over it
+            AmbiguousOffset::Gap { .. } => {
+                let before = moment.earlier().ok()?;
+                self.zone.following(before).next().map(|jump| jump.timestamp())
+            }
+            // in the hour that comes twice, the second is meant once the first is over
+            AmbiguousOffset::Fold { .. } => moment.earlier().ok().filter(|found| *found > at).or(moment.later().ok()),
+            AmbiguousOffset::Unambiguous { .. } => moment.compatible().ok(),
+        };
+        first.filter(|found| *found > at).or_else(|| at.checked_add(SignedDuration::from_mins(1)).ok())
     }
 }
 
@@ -273,17 +279,22 @@ mod tests {
     proptest! {
         // one year in New York, by the minute: as the clock on the wall says, and nothing changes before it is said to
         #[test]
-        fn a_window_is_what_the_wall_clock_says(minute in 0u64..525_600, begin in 0i64..24, hours in 1i64..24) {
-            let mut config = window(Acts::Only, &format!("0 {begin} * * *"), &format!("{hours}h"));
+        fn a_window_is_what_the_wall_clock_says(
+            minute in prop_oneof![0u64..525_600, 95_000u64..97_000, 437_000u64..440_000],
+            begin in 0i64..96,
+            lasts in 1i64..96,
+        ) {
+            let (hour, quarter) = (begin / 4, begin % 4 * 15);
+            let mut config = window(Acts::Only, &format!("{quarter} {hour} * * *"), &format!("{}m", lasts * 15));
             config.time_zone = "America/New_York".to_owned();
             let windows = Windows::new(&[config]).unwrap();
             let now = Time::from_secs(1_767_225_600 + minute * 60);
             let zone = TimeZone::get("America/New_York").unwrap();
             let stamp = Timestamp::from_millisecond(i64::try_from(now.ms()).unwrap()).unwrap();
-            let hour = i64::from(zone.to_datetime(stamp).hour());
-            let hours_in = (hour - begin).rem_euclid(24);
+            let wall = zone.to_datetime(stamp);
+            let quarters_in = (i64::from(wall.hour()) * 4 + i64::from(wall.minute()) / 15 - begin).rem_euclid(96);
             let told = windows.hours("edge", now).unwrap();
-            prop_assert_eq!(told.open, hours_in < hours);
+            prop_assert_eq!(told.open, quarters_in < lasts);
             let until = told.until.unwrap();
             prop_assert!(until > now && windows.is_open("edge", until) != told.open);
             let just_before = Time::from_ms(until.ms() - 1);
