@@ -262,7 +262,7 @@ impl Answer for Pools {
             let acts = match pool.open {
                 None => Cell::from("at any time"),
                 Some(true) => format!("open{until}").into(),
-                Some(false) => Cell::tinted(&format!("closed{until}"), Tint::Doubtful),
+                Some(false) => Cell::tinted(format!("closed{until}"), Tint::Doubtful),
             };
             let nodes = pool.nodes.to_string();
             table.row([Cell::tinted(name, Tint::Bold), pool_mode(pool.mode).into(), nodes.into(), acts]);
