@@ -75,16 +75,14 @@ impl Hosts {
             return Some(Cordon::Ours(by));
         }
         let job = Job::Drain(node.clone());
+        // what can't be drained yet is tried again, and a result is taken
         let progress = match self.hooks.look(&job) {
-            Some(Progress::Later(_)) => Some(self.hooks.ask(&job).await),
+            Some(Progress::Later(_) | Progress::Done(_)) => Some(self.hooks.ask(&job).await),
             other => other,
         };
         match progress {
             Some(Progress::Runs | Progress::Later(_)) => None,
-            Some(Progress::Done(_)) => {
-                self.hooks.ask(&job).await;
-                self.emptied(node).await.ok().map(|()| Cordon::Ours(by))
-            }
+            Some(Progress::Done(_)) => self.emptied(node).await.ok().map(|()| Cordon::Ours(by)),
             // it failed, which is told to whoever closes it again, or nobody runs it any more
             Some(Progress::Failed(_)) | None => {
                 let opened = self.mark(node, Mark::Operation(by), false).await;

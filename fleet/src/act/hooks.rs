@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, watch};
 const LATER: i32 = 75;
 /// So much later.
 const AGAIN: Duration = Duration::from_secs(30);
+/// A result that nobody took for so long says nothing of now.
+const STALE: Duration = Duration::from_secs(60);
 /// Whoever asks for a job waits so long for its end.
 const WAIT: Duration = Duration::from_secs(4);
 /// Jobs that wait to be started.
@@ -170,20 +172,27 @@ pub(super) enum Progress {
 struct Asked {
     job: Job,
     hook: Arc<HookConfig>,
-    tell: watch::Sender<Progress>,
+    tell: watch::Sender<Told>,
 }
 
-struct Known {
-    progress: watch::Receiver<Progress>,
-    /// When it was asked for.
-    at: Moment,
+/// How a job stands, and since when.
+type Told = (Progress, Moment);
+
+/// Whether what was told still says something: about a job that is under way, or ended not long ago.
+fn holds((progress, since): &Told) -> bool {
+    let ago = clock::now().since_with_sleep(*since);
+    match progress {
+        Progress::Runs => true,
+        Progress::Later(_) => ago < AGAIN,
+        Progress::Done(_) | Progress::Failed(_) => ago < STALE,
+    }
 }
 
 /// The way to the commands. Cheap to share.
 #[derive(Clone)]
 pub struct Hooks {
     hooks: Arc<Vec<Arc<HookConfig>>>,
-    jobs: Arc<Mutex<BTreeMap<Job, Known>>>,
+    jobs: Arc<Mutex<BTreeMap<Job, watch::Receiver<Told>>>>,
     start: mpsc::Sender<Asked>,
 }
 
@@ -198,8 +207,10 @@ impl Hooks {
         (Self { hooks: Arc::new(hooks), jobs: Arc::default(), start }, Runner(asked))
     }
 
-    fn jobs(&self) -> MutexGuard<'_, BTreeMap<Job, Known>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<Job, watch::Receiver<Told>>> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.retain(|_, told| matches!(told.borrow().0, Progress::Later(_)) || holds(&told.borrow()));
+        jobs
     }
 
     fn of(&self, node: &NodeId) -> Option<&Arc<HookConfig>> {
@@ -247,20 +258,20 @@ impl Hooks {
 
     /// How a job stands, if it was asked for and its result not yet taken.
     pub(super) fn look(&self, job: &Job) -> Option<Progress> {
-        self.jobs().get(job).map(|known| known.progress.borrow().clone())
+        self.jobs().get(job).map(|told| told.borrow().0.clone())
     }
 
     /// Starts a job, unless it is under way or wanted to be asked again later, and waits a little for its end. A result
     /// is taken: asked for once more, it begins anew.
     pub(super) async fn ask(&self, job: &Job) -> Progress {
-        let mut progress = match self.begin(job) {
-            Ok(progress) => progress,
+        let mut told = match self.begin(job) {
+            Ok(told) => told,
             Err(why) => return Progress::Failed(why),
         };
-        let over = progress.wait_for(|progress| *progress != Progress::Runs);
+        let over = told.wait_for(|(progress, _)| *progress != Progress::Runs);
         let ended = match tokio::time::timeout(WAIT, over).await {
             Err(_) => return Progress::Runs,
-            Ok(Ok(ended)) => ended.clone(),
+            Ok(Ok(ended)) => ended.0.clone(),
             Ok(Err(_)) => Progress::Failed("the daemon stopped before it ended".to_owned()),
         };
         if !matches!(ended, Progress::Later(_)) {
@@ -269,22 +280,18 @@ impl Hooks {
         ended
     }
 
-    fn begin(&self, job: &Job) -> Result<watch::Receiver<Progress>, String> {
+    fn begin(&self, job: &Job) -> Result<watch::Receiver<Told>, String> {
         let mut jobs = self.jobs();
-        let due = |known: &Known| {
-            let waits = matches!(*known.progress.borrow(), Progress::Later(_));
-            waits && clock::now().since_with_sleep(known.at) >= AGAIN
-        };
-        if let Some(known) = jobs.get(job).filter(|known| !due(known)) {
-            return Ok(known.progress.clone());
+        if let Some(told) = jobs.get(job).filter(|told| holds(&told.borrow())) {
+            return Ok(told.clone());
         }
         let (Job::Drain(node) | Job::Undrain(node) | Job::Move(node, ..)) = job;
         let hook = self.of(node).ok_or_else(|| format!("no [[act.hook]] is for {node}"))?;
-        let (tell, progress) = watch::channel(Progress::Runs);
+        let (tell, told) = watch::channel((Progress::Runs, clock::now()));
         let asked = Asked { job: job.clone(), hook: Arc::clone(hook), tell };
         self.start.try_send(asked).map_err(|_| "too many commands wait, or the daemon stops".to_owned())?;
-        jobs.insert(job.clone(), Known { progress: progress.clone(), at: clock::now() });
-        Ok(progress)
+        jobs.insert(job.clone(), told.clone());
+        Ok(told)
     }
 }
 
@@ -306,7 +313,7 @@ impl Runner {
                             Progress::Failed(why) => tracing::warn!("{}: {why}", asked.job),
                             other => tracing::info!("{}: {other:?}", asked.job),
                         }
-                        asked.tell.send_replace(ended);
+                        asked.tell.send_replace((ended, clock::now()));
                         Ok(())
                     });
                 }
@@ -396,6 +403,18 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_took_for_a_while_says_nothing() {
+        let ago = |s: u64| {
+            let now = clock::now();
+            Moment { boot: now.boot.saturating_sub(s * 1_000_000_000), ..now }
+        };
+        let (done, later) = (Progress::Done(String::new()), Progress::Later(String::new()));
+        assert!(holds(&(done.clone(), ago(50))) && !holds(&(done, ago(61))));
+        assert!(holds(&(later.clone(), ago(20))) && !holds(&(later, ago(31))));
+        assert!(holds(&(Progress::Runs, ago(4000))));
+    }
+
+    #[test]
     fn words_are_filled_in_and_never_split() {
         let hook = hook("nodes = ['a']\nmove = ['x', '--to={target}', '{workload}@{node}']");
         let job = Job::Move(node("a"), "vm/b; rm -rf".parse().unwrap(), node("c"));
@@ -412,7 +431,7 @@ mod tests {
         };
         let (hooks, runner) = Hooks::new(&[
             sh("good", "echo one; echo two", "10s"),
-            sh("later", "echo not yet >&2; exit 75", "10s"),
+            sh("later", "echo x >> FILE.later; echo not yet >&2; exit 75", "10s"),
             sh("bad", "echo why >&2; exit 2", "10s"),
             sh("slow", "echo x >> FILE; sleep 60", "6s"),
             sh("lost", "exit 0", "10s"),
@@ -426,6 +445,8 @@ mod tests {
         assert_eq!(ask("good").await, Progress::Done("one / two".to_owned()));
         assert_eq!(ask("bad").await, Progress::Failed("/bin/sh ended with 2: why".to_owned()));
         assert_eq!(ask("later").await, Progress::Later("/bin/sh can't yet: not yet".to_owned()));
+        assert!(matches!(ask("later").await, Progress::Later(_)));
+        assert_eq!(std::fs::read_to_string(file.with_extension("later")).unwrap(), "x\n", "not before its time");
         assert!(matches!(ask("nobody").await, Progress::Failed(why) if why.contains("no [[act.hook]]")));
         // it goes on while nobody waits, isn't begun twice, and is killed when its time is over
         assert_eq!(ask("slow").await, Progress::Runs);
