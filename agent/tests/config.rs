@@ -140,6 +140,8 @@ fn what_cannot_be_is_refused() {
         ("run --fleet-ca /x", "fleet-ca has no effect without fleet"),
         ("run --fleet http://10.0.0.1", "--fleet: fleet would send all figures in plain text across the network"),
         ("run --fleet http://127.0.0.1 --fleet-ca /x", "fleet-ca has no effect with http"),
+        ("run --fleet-may-shut-down", "fleet-may-shut-down has no effect without fleet"),
+        ("run --fleet f --shut-down-program /bin/true", "shut-down-program has no effect without fleet-may-shut-down"),
         ("run --fleet f --fleet-insecure", "fleet-insecure has no effect with https"),
         ("run --fleet f --fleet-cert /x", "fleet-cert and fleet-key go together"),
         ("run --fleet f --state none", "fleet needs certificates"),

@@ -58,6 +58,9 @@ struct Got {
     twice: u64,
     dropped: u64,
     goodbyes: Vec<String>,
+    /// What is told to do with the next frames, and what came of it.
+    orders: Vec<v1::directive::Kind>,
+    results: Vec<v1::DirectiveResult>,
     /// Whose certificate was shown.
     peers: Vec<String>,
     tokens_used: u64,
@@ -280,9 +283,14 @@ fn hear(
                 ..v1::Wall::default()
             };
             let ack = v1::Ack { seq: last, ..v1::Ack::default() };
-            vec![v1::fleet_message::Kind::Ack(ack), v1::fleet_message::Kind::Wall(wall)]
+            let order = |kind| v1::fleet_message::Kind::Directive(v1::Directive { id: 7, kind: Some(kind) });
+            let orders = got.orders.drain(..).map(order);
+            [v1::fleet_message::Kind::Ack(ack), v1::fleet_message::Kind::Wall(wall)].into_iter().chain(orders).collect()
         }
-        Kind::Result(_) => Vec::new(),
+        Kind::Result(result) => {
+            got.results.push(result);
+            Vec::new()
+        }
         Kind::Goodbye(goodbye) => {
             got.goodbyes.push(goodbye.reason);
             Vec::new()
@@ -444,6 +452,51 @@ fn a_node_joins_streams_and_goes_on_where_it_was_when_it_is_killed() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     fleet.books.wait("goodbye", |got| got.goodbyes == ["stopped"]);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_agent_shuts_its_machine_down_only_if_it_may() {
+    let fleet = Fleet::start();
+    let state = tempfile::tempdir().unwrap();
+    let joined = join(&fleet.address(), &fleet.authority.token(), state.path());
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let (script, off) = (state.path().join("poweroff.sh"), state.path().join("off"));
+    std::fs::write(&script, format!("#!/bin/sh\nenv > {}\n", off.display())).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (address, script) = (fleet.address(), script.to_str().unwrap().to_owned());
+    let start = |more: &[&str]| {
+        let mut arguments = vec!["--node-name", "edge1", "--fleet", address.as_str()];
+        arguments.extend(FAST);
+        arguments.extend(more);
+        let mut command = program();
+        command.env("SECRET", "of the agent");
+        Agent::start_with_state(command, state.path().to_str().unwrap(), &arguments)
+    };
+    let order = || fleet.books.with(|got| got.orders.push(v1::directive::Kind::ShutDown(v1::ShutDown::default())));
+
+    let agent = start(&[]);
+    order();
+    fleet.books.wait("an answer", |got| got.results.len() == 1);
+    fleet.books.with(|got| {
+        assert!(
+            !got.results[0].done && got.results[0].text.contains("fleet-may-shut-down = true"),
+            "{:?}",
+            got.results
+        );
+        assert!(!got.hellos[0].capabilities.iter().any(|c| c == "shut-down"));
+    });
+    assert!(!off.exists());
+    drop(agent);
+
+    let _agent = start(&["--fleet-may-shut-down", "--shut-down-program", &script]);
+    order();
+    fleet.books.wait("goodbye", |got| got.goodbyes.iter().any(|reason| reason == "power-off"));
+    fleet.books.with(|got| {
+        assert!(got.results[1].done, "{:?}", got.results);
+        assert!(got.hellos.last().unwrap().capabilities.iter().any(|c| c == "shut-down"));
+    });
+    let environment = std::fs::read_to_string(&off).unwrap();
+    assert!(environment.contains("PATH=") && !environment.contains("SECRET"), "{environment}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the operator may set: one file of TOML, the most common also as flags.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,8 @@ use ebbtide_proto::NodeId;
 use ebbtide_proto::identity::Role;
 use serde::{Deserialize, Serialize};
 
+use crate::act::ActConfig;
+use crate::act::window::Windows;
 use crate::decide::Mode;
 use crate::power::{FeedConfig, Place};
 use crate::{store, toml_text};
@@ -129,17 +131,6 @@ impl Default for PlanConfig {
     fn default() -> Self {
         Self { mode: Mode::Observe, inventory: None, policy: None, every_s: 30, settle_s: 60 }
     }
-}
-
-/// What is done about plans.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ActConfig {
-    /// What pools may do by themselves, by their names: "observe", "recommend" (what an operator approves) or "auto". A pool
-    /// that isn't named is only observed; `ebbtide pool set-mode` overrules this.
-    pub pools: BTreeMap<String, ebbtide_executor::settings::Mode>,
-    /// Limits and patience; [acting.md](acting.md) has the keys.
-    pub limits: ebbtide_executor::settings::Settings,
 }
 
 /// A receiver of Prometheus' remote write 1.0.
@@ -332,6 +323,16 @@ impl Config {
             let (why, fix) = ("is not between 1 and 3600".into(), "30 is usual");
             return Err(ConfigError::Conflict { key: "plan.every-s", why, fix });
         }
+        Windows::new(&self.act.window).map_err(|why| {
+            let fix = "see docs/acting.md";
+            ConfigError::Conflict { key: "act.window", why, fix }
+        })?;
+        for (n, hook) in self.act.hook.iter().enumerate() {
+            hook.check().map_err(|why| {
+                let (why, fix) = (format!("number {} {why}", n + 1), "see docs/acting.md");
+                ConfigError::Conflict { key: "act.hook", why, fix }
+            })?;
+        }
         for remote in &self.remote_write {
             if !(remote.url.starts_with("http://") || remote.url.starts_with("https://")) {
                 let (why, fix) = ("has a url that is neither http:// nor https://".into(), "write the whole address");
@@ -379,7 +380,7 @@ mod tests {
     #[test]
     fn settings_that_would_harm_are_refused() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 7] = [
+        let cases: [(&str, Spoil); 8] = [
             ("grpc listens on 0.0.0.0:9884 without encryption", |c| c.grpc = "0.0.0.0:9884".parse().unwrap()),
             ("http listens on", |c| c.http = "[::]:1".parse().unwrap()),
             ("http is the same address", |c| c.http = c.grpc),
@@ -387,6 +388,10 @@ mod tests {
             ("frame-ms", |c| c.limits.frame_ms = 1),
             ("retention", |c| c.retention.raw_days = 100),
             ("plan.every-s", |c| c.plan.every_s = 0),
+            ("act.window number 1 has cron \"nightly\"", |c| {
+                let window = "acts = 'only'\ncron = 'nightly'\nlasts = '8h'\ntime-zone = 'UTC'";
+                c.act.window.push(toml::from_str(window).unwrap());
+            }),
         ];
         for (says, spoil) in cases {
             let mut config = Config::default();

@@ -13,12 +13,14 @@ use std::time::Duration;
 use daemon::{Agent, Daemon, batch, hello, now_ms, run};
 use ebbtide_executor::settings::Mode;
 use ebbtide_fleet::config::Config;
+use ebbtide_proto::frame::{Batch, Column};
 use ebbtide_proto::identity::Role;
-use ebbtide_proto::v1;
+use ebbtide_proto::series::{Metric, SeriesKey, WorkloadInfo};
+use ebbtide_proto::{WorkloadId, WorkloadKind, v1};
 use ebbtide_runtime::tasks::Tasks;
 
 /// Plays the BMC and the outlet of the machine `edge`. `on` is there while it runs, `power` while its outlet gives power;
-/// `stuck`, and a shutdown changes nothing.
+/// `stuck`, and a shutdown changes nothing; `boots`, and it comes up when it gets power.
 const RACK: &str = r#"#!/bin/sh
 cd "$RACK" || exit 1
 state() { if [ -e "$1" ]; then echo on; else echo off; fi; }
@@ -29,7 +31,7 @@ case "$PART $1" in
   "pdu status") echo "{\"state\": \"$(state power)\"}" ;;
   "bmc on") : > on ;;
   "bmc soft-off") [ -e stuck ] || rm -f on ;;
-  "pdu on") : > power ;;
+  "pdu on") : > power; [ ! -e boots ] || : > on ;;
   "pdu off") rm -f power on ;;
   "bmc read") echo "{\"outlets\": [{\"id\": \"system\", \"state\": \"$(state on)\", \"watts\": $(watts)}]}" ;;
   "pdu read") echo "{\"outlets\": [{\"id\": \"1\", \"state\": \"$(state power)\", \"watts\": $(watts), \"error-percent\": 1}]}" ;;
@@ -52,6 +54,10 @@ const INVENTORY: &str = "
     cpus = 4
     watts = [30, 60]
     switchable = false
+    [[workload]]
+    name = 'web-*'
+    cpus = 0.5
+    movable = true
 ";
 
 const POLICY: &str = "
@@ -74,6 +80,11 @@ fn rack() -> tempfile::TempDir {
 }
 
 fn with_rack(folder: &Path, mode: Mode) -> impl FnOnce(&mut Config) {
+    configured(folder, mode, "bmc = 'bmc'", "")
+}
+
+/// With `feeds` in the feed of the machine, and `acts` about acting.
+fn configured(folder: &Path, mode: Mode, feeds: &str, acts: &str) -> impl FnOnce(&mut Config) {
     let text = format!(
         "[[device]]
          name = 'pdu'
@@ -90,7 +101,7 @@ fn with_rack(folder: &Path, mode: Mode) -> impl FnOnce(&mut Config) {
          [[feed]]
          node = 'edge'
          outlets = ['pdu/1']
-         bmc = 'bmc'
+         {feeds}
          [plan]
          inventory = '{0}/inventory.toml'
          policy = '{0}/policy.toml'
@@ -103,7 +114,8 @@ fn with_rack(folder: &Path, mode: Mode) -> impl FnOnce(&mut Config) {
          streams-s = 5
          confirm-s = 20
          boot-s = 20
-         answer-s = 30",
+         answer-s = 30
+         {acts}",
         folder.display()
     );
     move |config| {
@@ -114,8 +126,38 @@ fn with_rack(folder: &Path, mode: Mode) -> impl FnOnce(&mut Config) {
     }
 }
 
+/// What runs on a machine: its agent tells of each file in its folder as a container, or, called `vm-…`, as a machine.
+fn work(seq: u64, folder: &Path) -> Batch {
+    let mut batch = batch(seq, &[now_ms()], &[seq * 1_000_000]);
+    let names = std::fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().file_name().into_string().unwrap());
+    for name in names {
+        let kind = if name.starts_with("vm-") { WorkloadKind::Vm } else { WorkloadKind::Container };
+        let id = WorkloadId::new(kind, &name).unwrap();
+        let series = u32::try_from(batch.series.len()).unwrap();
+        batch.series.push(SeriesKey { metric: Metric::CpuTime, zone: None, workload: Some(id.clone()) });
+        let shown = format!("web-{name}");
+        let labels = [("name", shown.as_str())].into_iter().collect();
+        batch.workloads.push(std::sync::Arc::new(WorkloadInfo { id, labels }));
+        batch.columns.push(Column { series, first: 0, len: 1 });
+        batch.values.push(seq * 1000);
+    }
+    batch
+}
+
 /// A machine whose agent streams while `on` is there, and does what it is told.
 fn machine(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, on: Option<PathBuf>) {
+    working(daemon, tasks, name, on, PathBuf::from("/nothing"), true);
+}
+
+/// The same with what runs in `folder`; whether its agent may shut it down.
+fn working(
+    daemon: &Daemon,
+    tasks: &mut Tasks,
+    name: &'static str,
+    on: Option<PathBuf>,
+    folder: PathBuf,
+    shuts_down: bool,
+) {
     let address = daemon.at.grpc;
     tasks.spawn(name, async move {
         let runs = || on.as_ref().is_none_or(|on| on.exists());
@@ -124,16 +166,21 @@ fn machine(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, on: Option<Pa
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?;
-            let greeting = v1::Hello { capabilities: vec!["prepare-for-power-off".to_owned()], ..hello(name, boot) };
+            let mut capabilities = vec!["prepare-for-power-off".to_owned()];
+            capabilities.extend(shuts_down.then(|| "shut-down".to_owned()));
+            let greeting = v1::Hello { capabilities, ..hello(name, boot) };
             let Ok(mut agent) = Agent::join(endpoint.connect().await?, greeting).await else { continue };
             for seq in 1.. {
                 if !runs() {
                     break;
                 }
-                agent.send(&batch(seq, &[now_ms()], &[seq * 1_000_000])).await;
+                agent.send(&work(seq, &folder)).await;
                 let wait = tokio::time::timeout(Duration::from_millis(300), agent.answers.message()).await;
                 match wait {
                     Ok(Ok(Some(v1::FleetMessage { kind: Some(v1::fleet_message::Kind::Directive(d)) }))) => {
+                        if let (Some(v1::directive::Kind::ShutDown(_)), Some(on)) = (d.kind, &on) {
+                            std::fs::remove_file(on)?;
+                        }
                         let result = v1::DirectiveResult { id: d.id, done: true, text: "all is sent".to_owned() };
                         agent.send_raw(v1::agent_message::Kind::Result(result)).await;
                     }
@@ -258,6 +305,309 @@ fn a_pool_in_auto_powers_its_idle_machine_off_and_a_paused_fleet_does_not() {
         assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
         let (_, text) = said(&daemon, &["audit", "-o", "csv"]).await;
         assert!(text.contains("the planner") && text.contains("shut edge down by its BMC"), "{text}");
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+/// Asks again and again until what is printed has `text` in it.
+async fn until_said(daemon: &Daemon, args: &[&str], text: &str) -> String {
+    let mut printed = String::new();
+    for _ in 0..150 {
+        printed = said(daemon, args).await.1;
+        if printed.contains(text) {
+            return printed;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("{args:?} never says {text:?}: {printed}");
+}
+
+#[test]
+fn plans_leave_a_locked_machine_alone_and_say_who_locked_it() {
+    run(async {
+        let rack = rack();
+        let on = rack.path().join("on");
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        until_said(&daemon, &["explain", "node", "edge"], "goes off").await;
+        let (code, text) = said(&daemon, &["lock", "edge", "--why", "a fan is replaced"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        let text = until_said(&daemon, &["explain", "node", "edge"], "somebody closed it").await;
+        assert!(text.contains("local locked it") && text.contains("a fan is replaced"), "{text}");
+        assert_eq!(said(&daemon, &["pool", "set-mode", "compute", "auto"]).await.0, Some(0));
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(on.exists(), "it is locked");
+        assert_eq!(said(&daemon, &["unlock", "edge"]).await.0, Some(0));
+        for _ in 0..600 {
+            if !on.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+#[test]
+fn capacity_that_somebody_outside_needs_is_kept_from_plans_over_a_restart() {
+    run(async {
+        let rack = rack();
+        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+
+        for (args, code, says) in [
+            (&["nobody", "--cpu", "1"][..], 1, "no node \"nobody\" is known"),
+            (&["base", "--cpu", "5"], 2, "base has 4 CPUs; 5 of them can't be free"),
+            (&["base", "--memory", "1GiB"], 2, "nobody said how much memory base has"),
+            (&["base", "--cpu", "1", "--for", "9999d"], 2, "a year at most"),
+            (&["base", "--cpu", "many"], 2, "is no number of CPUs; write 4, 0.5 or 500m"),
+            (&["base"], 2, "--cpu"),
+        ] {
+            let (exit, text) = said(&daemon, &[&["capacity", "set"], args].concat()).await;
+            assert_eq!(exit, Some(code), "{text}");
+            assert!(text.contains(says), "{says}: {text}");
+        }
+        let set = ["capacity", "set", "base", "--cpu", "1500m", "--for", "1h", "--why", "busy hour"];
+        let (code, text) = said(&daemon, &set).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("keep workloads on base to 1.5 CPUs"), "{text}");
+        let told = "\"allocatable_cpu_milli\": 1500";
+        let text = until_said(&daemon, &["capacity", "list", "-o", "json"], told).await;
+        assert!(text.contains("busy hour") && text.contains("\"set_cpu_milli\": 1500"), "{text}");
+        let text = until_said(&daemon, &["explain", "node", "base"], "busy hour").await;
+        assert!(text.contains("local lets workloads use 1.5 CPUs of it until 20"), "{text}");
+
+        // another daemon goes on from what is on disk
+        drop(tasks);
+        let folder = daemon.stop().await;
+        let daemon = Daemon::again(folder, with_rack(rack.path(), Mode::Observe)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let text = until_said(&daemon, &["capacity", "list", "-o", "json"], told).await;
+        assert!(text.contains("busy hour"), "{text}");
+        let (code, text) = said(&daemon, &["capacity", "set", "base", "--cpu", "1", "--for", "1s"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        until_said(&daemon, &["operations", "-o", "json"], "its time is over").await;
+        let (_, text) = said(&daemon, &["capacity", "clear", "base"]).await;
+        assert!(text.contains("all of base already"), "{text}");
+        let text = until_said(&daemon, &["capacity", "list", "-o", "csv"], "base,compute,4000,4000").await;
+        assert!(!text.contains("busy hour"), "{text}");
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+#[test]
+fn in_a_closed_time_a_pool_in_auto_waits_for_approval() {
+    run(async {
+        let rack = rack();
+        let on = rack.path().join("on");
+        let window = "[[act.window]]
+            acts = 'never'
+            cron = '* * * * *'
+            lasts = '2h'
+            time-zone = 'Europe/Berlin'";
+        let daemon = Daemon::plain(configured(rack.path(), Mode::Auto, "bmc = 'bmc'", window)).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let (_, text) = said(&daemon, &["pool", "list"]).await;
+        assert!(text.contains("auto") && text.contains("closed"), "{text}");
+        until_said(&daemon, &["explain", "node", "edge"], "goes off").await;
+        until_said(&daemon, &["operations", "-o", "json"], "carry out a plan").await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(on.exists(), "it isn't time");
+        let (code, text) = said(&daemon, &["approve"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        for _ in 0..600 {
+            if !on.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+#[test]
+fn a_machine_without_a_bmc_is_shut_down_by_its_agent_cut_and_woken_by_its_outlet() {
+    run(async {
+        let rack = rack();
+        let on = rack.path().join("on");
+        std::fs::write(rack.path().join("boots"), "").unwrap();
+        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "", "")).await;
+        let mut tasks = Tasks::new();
+        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let (code, text) = said(&daemon, &["power", "off", "edge", "-o", "wide"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        for step in ["shut edge down by its agent", "switch the outlet of edge off"] {
+            assert!(text.contains(step), "{step}: {text}");
+        }
+        assert!(text.contains("its agent fell silent") && text.contains("its outlet gives no power"), "{text}");
+        assert!(!on.exists() && !rack.path().join("power").exists());
+        let (code, text) = said(&daemon, &["power", "on", "edge", "-o", "wide"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(on.exists() && text.contains("power edge on by its outlet"), "{text}");
+        daemon.stop().await;
+        drop(tasks);
+
+        // an agent that may not is not asked to
+        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "", "")).await;
+        let mut tasks = Tasks::new();
+        working(&daemon, &mut tasks, "edge", Some(on.clone()), "/nothing".into(), false);
+        machine(&daemon, &mut tasks, "base", None);
+        settled(&daemon).await;
+        let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("nothing can power it off and on"), "{text}");
+        assert!(on.exists());
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+/// Empties a machine: what runs on it, files in its folder, goes to the other's. Notes how it was called.
+const EMPTY: &str = r#"#!/bin/sh
+cd "$RACK" || exit 1
+echo "$0 $*" >> hooks
+env > environment
+case "$1" in
+  drain) [ ! -e broken ] || { echo "the scheduler has lost its quorum" >&2; exit 3; }
+         sleep 5; mv work-edge/* work-base/; echo "3 jobs left" ;;
+  undrain) : ;;
+esac
+"#;
+
+/// Plays a libvirt with the machines that are files in the folders of two hosts.
+const VIRSH: &str = r#"#!/bin/sh
+cd "$RACK" || exit 1
+echo "virsh $*" >> hooks
+[ "$1 $2 $3" = "-q -c qemu+ssh://edge/system" ] || { echo "no host $3" >&2; exit 1; }
+shift 3
+case "$1" in
+  list) ls work-edge ;;
+  migrate) [ "$*" = "migrate --live --persistent --undefinesource vm-db qemu+ssh://base/system" ] || exit 1
+           sleep 6; mv work-edge/vm-db work-base/ ;;
+esac
+"#;
+
+/// A rack with programs in it, and with what runs on two machines.
+fn working_rack(programs: &[(&str, &str)], runs: &[&str]) -> tempfile::TempDir {
+    let rack = rack();
+    for folder in ["work-edge", "work-base"] {
+        std::fs::create_dir(rack.path().join(folder)).unwrap();
+    }
+    for name in runs {
+        std::fs::write(rack.path().join("work-edge").join(name), "").unwrap();
+    }
+    for (name, text) in programs {
+        let program = rack.path().join(name);
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    rack
+}
+
+fn two_machines(daemon: &Daemon, tasks: &mut Tasks, rack: &Path) {
+    working(daemon, tasks, "edge", Some(rack.join("on")), rack.join("work-edge"), true);
+    working(daemon, tasks, "base", None, rack.join("work-base"), true);
+}
+
+fn runs_on(rack: &Path, name: &str) -> Vec<String> {
+    let names = std::fs::read_dir(rack.join(name)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_command_drains_a_machine_before_it_is_powered_off_and_undrains_it_when_it_is_back() {
+    run(async {
+        let rack = working_rack(&[("empty.sh", EMPTY)], &["a", "b", "c"]);
+        let at = rack.path().display();
+        let hook = format!(
+            "[[act.hook]]
+             nodes = ['ed*']
+             drain = ['{at}/empty.sh', 'drain', '{{node}}']
+             undrain = ['{at}/empty.sh', 'undrain', '{{node}}']
+             env = {{ RACK = '{at}' }}"
+        );
+        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "bmc = 'bmc'", &hook)).await;
+        let mut tasks = Tasks::new();
+        two_machines(&daemon, &mut tasks, rack.path());
+        settled(&daemon).await;
+        until_said(&daemon, &["plan", "-o", "json"], "\"workloads_before\": 3").await;
+        let hooks = || std::fs::read_to_string(rack.path().join("hooks")).unwrap_or_default();
+
+        // a command that fails says why, and the machine is as it was
+        std::fs::write(rack.path().join("broken"), "").unwrap();
+        let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("ended with 3: the scheduler has lost its quorum"), "{text}");
+        until_said(&daemon, &["audit", "--node", "edge", "-o", "csv"], "let work onto edge again").await;
+        assert!(runs_on(rack.path(), "work-base").is_empty());
+        std::fs::remove_file(rack.path().join("broken")).unwrap();
+
+        let (code, text) = said(&daemon, &["power", "off", "edge", "-o", "wide"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(runs_on(rack.path(), "work-base"), ["a", "b", "c"]);
+        assert!(!rack.path().join("on").exists());
+        let before = hooks();
+        assert!(before.ends_with("empty.sh drain edge\n"), "{before}");
+        let (code, text) = said(&daemon, &["power", "on", "edge"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        for _ in 0..150 {
+            if hooks() != before {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(hooks().ends_with("empty.sh undrain edge\n"), "{}", hooks());
+        let environment = std::fs::read_to_string(rack.path().join("environment")).unwrap();
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some() && !environment.contains("CARGO"), "{environment}");
+        daemon.stop().await;
+        drop(tasks);
+    });
+}
+
+#[test]
+fn virtual_machines_are_migrated_by_libvirt() {
+    run(async {
+        let rack = working_rack(&[("virsh", VIRSH)], &["vm-db"]);
+        let at = rack.path().display();
+        let hook = format!(
+            "[[act.hook]]
+             nodes = ['*']
+             libvirt = 'qemu+ssh://{{node}}/system'
+             env = {{ RACK = '{at}', PATH = '{at}:/usr/bin:/bin' }}"
+        );
+        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "bmc = 'bmc'", &hook)).await;
+        let mut tasks = Tasks::new();
+        two_machines(&daemon, &mut tasks, rack.path());
+        settled(&daemon).await;
+        until_said(&daemon, &["plan", "-o", "json"], "\"workloads_before\": 1").await;
+        let (code, text) = said(&daemon, &["evacuate", "edge", "--lock", "-o", "wide"]).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("move vm/vm-db off edge") && text.contains("emptied and locked"), "{text}");
+        assert_eq!((runs_on(rack.path(), "work-edge").len(), runs_on(rack.path(), "work-base").len()), (0, 1));
+        let hooks = std::fs::read_to_string(rack.path().join("hooks")).unwrap();
+        assert_eq!(hooks.matches("migrate").count(), 1, "one that is under way isn't begun again: {hooks}");
         daemon.stop().await;
         drop(tasks);
     });

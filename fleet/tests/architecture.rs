@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str], &str)] = &[
     (
         "config",
-        &["decide", "power", "store", "toml_text"],
-        "what the operator may say; retention, feeds and mode are made of it",
+        &["act", "decide", "power", "store", "toml_text"],
+        "what the operator may say; retention, feeds, mode and windows are made of it",
     ),
     ("pki", &[], "certificates: knows nobody"),
     ("plot", &[], "data to SVG: knows nobody"),

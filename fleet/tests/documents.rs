@@ -31,7 +31,13 @@ fn the_metrics_are_listed() {
 /// The doc comments of `config.rs` are the reference: each key with its default and what is said above it.
 #[test]
 fn the_settings_are_listed() {
-    let code = include_str!("../src/config.rs");
+    let code = [
+        include_str!("../src/config.rs"),
+        include_str!("../src/act/settings.rs"),
+        include_str!("../src/act/window.rs"),
+        include_str!("../src/act/hooks.rs"),
+    ]
+    .concat();
     let mut text =
         "# Settings of the fleet daemon\n\n`ebbtide-fleet serve --config FILE`, TOML. All keys are optional. \
                     Generated from the code.\n\n```toml\n"
@@ -45,6 +51,8 @@ fn the_settings_are_listed() {
         ("Retention", "[retention]"),
         ("PlanConfig", "[plan]"),
         ("ActConfig", "[act]"),
+        ("WindowConfig", "[[act.window]]"),
+        ("HookConfig", "[[act.hook]]"),
         ("RemoteWrite", "[[remote-write]]"),
     ] {
         text.push_str(&format!("\n## {name}\n\n| key | meaning |\n|---|---|\n"));
@@ -54,7 +62,7 @@ fn the_settings_are_listed() {
             if let Some(doc) = line.strip_prefix("/// ") {
                 said.push(doc);
             } else if let Some(field) = line.strip_prefix("pub ") {
-                let key = field.split(':').next().unwrap().replace('_', "-");
+                let key = field.split(':').next().unwrap().trim_start_matches("r#").replace('_', "-");
                 text.push_str(&format!("| `{key}` | {} |\n", said.join(" ")));
                 said.clear();
             }
@@ -62,6 +70,22 @@ fn the_settings_are_listed() {
         assert!(said.is_empty());
     }
     same("fleet-config.md", &text);
+}
+
+/// What docs/acting.md shows can be written so, and its limits are those that hold without a file.
+#[test]
+fn examples_of_acting_can_be_used() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/acting.md")).unwrap();
+    let blocks: Vec<Config> = text
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| toml::from_str(rest.split("```").next().unwrap()).unwrap_or_else(|error| panic!("{error}: {rest}")))
+        .collect();
+    for config in &blocks {
+        config.check().unwrap();
+    }
+    assert!(blocks.iter().any(|c| c.act.window.len() == 2) && blocks.iter().any(|c| c.act.hook.len() == 3));
+    assert!(text.contains("[act.limits]\n") && blocks.iter().all(|c| c.act.limits == Config::default().act.limits));
 }
 
 /// The files in docs/plans.md are what the daemon takes, and the policy in it is the one that holds without a file.

@@ -287,6 +287,7 @@ impl World {
                 // no fleet here tells of outlets
                 Command::Intervals { .. }
                 | Command::Curve(..)
+                | Command::ShutDown(_)
                 | Command::Wall(_)
                 | Command::Tell(_)
                 | Command::Done => {}
@@ -436,6 +437,7 @@ fn options(name: &str) -> agent::Options {
         version: "0.1.0".into(),
         takes_curve: false,
         takes_wall: true,
+        shuts_down: false,
     }
 }
 

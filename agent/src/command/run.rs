@@ -151,6 +151,7 @@ fn plan(settings: &Settings, fleet: &Fleet, zones: &[Zone], wall: Option<WallFee
             [] => "the load curve of an agent that runs can't be changed: set model-idle and model-full".to_owned(),
             sensors => format!("this node has sensors and needs no load curve: {}", sensors.join(", ")),
         },
+        shut_down: fleet.shut_down(),
         wall,
     }
 }

@@ -224,6 +224,19 @@ pub struct Fleet {
     pub key: Option<PathBuf>,
     /// Plain text may cross the network.
     pub insecure: bool,
+    /// It may shut this machine down.
+    pub may_shut_down: bool,
+    /// What does so; `systemctl poweroff` if it isn't said.
+    pub shut_down_program: Option<PathBuf>,
+}
+
+impl Fleet {
+    /// What shuts the machine down, with its arguments, if the fleet may say so.
+    pub fn shut_down(&self) -> Option<Vec<String>> {
+        let usual = || ["systemctl", "--no-block", "poweroff"].map(str::to_owned).to_vec();
+        let own = self.shut_down_program.as_ref().map(|program| vec![program.display().to_string()]);
+        self.may_shut_down.then(|| own.unwrap_or_else(usual))
+    }
 }
 
 /// What the fleet is told, and what is kept for it.
@@ -247,9 +260,16 @@ pub struct Stream {
 pub(super) fn fleet(given: &Partial, has_state: bool) -> Result<Option<Fleet>, Conflict> {
     let insecure = given.fleet_insecure.unwrap_or(false);
     let files = [("fleet-ca", &given.fleet_ca), ("fleet-cert", &given.fleet_cert), ("fleet-key", &given.fleet_key)];
+    let may_shut_down = given.fleet_may_shut_down.unwrap_or(false);
+    let shut_down_program = path(given.shut_down_program.clone());
+    if shut_down_program.is_some() && !may_shut_down {
+        let fix = "set that to true, or leave it out";
+        return conflict("shut-down-program", "has no effect without fleet-may-shut-down", fix);
+    }
     let set = || files.iter().find(|(_, file)| file.is_some()).map(|(key, _)| *key);
     let Some(address) = given.fleet.clone() else {
-        return match set().or(insecure.then_some("fleet-insecure")) {
+        let shuts_down = may_shut_down.then_some("fleet-may-shut-down");
+        return match set().or(insecure.then_some("fleet-insecure")).or(shuts_down) {
             Some(key) => conflict(key, "has no effect without fleet", "set fleet or leave it out"),
             None => Ok(None),
         };
@@ -272,7 +292,15 @@ pub(super) fn fleet(given: &Partial, has_state: bool) -> Result<Option<Fleet>, C
         return conflict("fleet", why, "set state, or fleet-ca, fleet-cert and fleet-key");
     }
     let (ca, cert, key) = (given.fleet_ca.clone(), given.fleet_cert.clone(), given.fleet_key.clone());
-    Ok(Some(Fleet { address, ca: path(ca), cert: path(cert), key: path(key), insecure }))
+    Ok(Some(Fleet {
+        address,
+        ca: path(ca),
+        cert: path(cert),
+        key: path(key),
+        insecure,
+        may_shut_down,
+        shut_down_program,
+    }))
 }
 
 /// What the fleet is told, completed with the defaults.

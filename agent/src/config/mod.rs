@@ -190,6 +190,16 @@ pub struct Partial {
           default_missing_value = "true")]
     pub fleet_insecure: Option<bool>,
 
+    /// Let the fleet daemon shut this machine down, after everything on it has left. For machines without a BMC that
+    /// something else can wake. Whoever may give that daemon orders can then power this machine off.
+    #[arg(long, value_name = "BOOL", help_heading = "Fleet", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub fleet_may_shut_down: Option<bool>,
+
+    /// Program that shuts this machine down, called without arguments. The default is systemctl poweroff.
+    #[arg(long, value_name = "FILE", help_heading = "Fleet")]
+    pub shut_down_program: Option<FilePath>,
+
     /// Time between two moments of the node and its zones in the fleet, from 100ms to 1h. Not shorter than the
     /// interval, which is the default if it is longer than 1s. The fleet may ask for another.
     #[arg(long, value_name = "DURATION", help_heading = "Fleet")]
@@ -362,6 +372,8 @@ impl Partial {
             fleet_cert: self.fleet_cert.or(lower.fleet_cert),
             fleet_key: self.fleet_key.or(lower.fleet_key),
             fleet_insecure: self.fleet_insecure.or(lower.fleet_insecure),
+            fleet_may_shut_down: self.fleet_may_shut_down.or(lower.fleet_may_shut_down),
+            shut_down_program: self.shut_down_program.or(lower.shut_down_program),
             fleet_node_interval: self.fleet_node_interval.or(lower.fleet_node_interval),
             fleet_workload_interval: self.fleet_workload_interval.or(lower.fleet_workload_interval),
             fleet_levels: self.fleet_levels.or(lower.fleet_levels),
@@ -529,6 +541,8 @@ impl From<&Settings> for Partial {
             fleet_cert: fleet.and_then(|f| f.cert.as_ref()).map(known),
             fleet_key: fleet.and_then(|f| f.key.as_ref()).map(known),
             fleet_insecure: Some(fleet.is_some_and(|f| f.insecure)),
+            fleet_may_shut_down: Some(fleet.is_some_and(|f| f.may_shut_down)),
+            shut_down_program: fleet.and_then(|f| f.shut_down_program.as_ref()).map(known),
             fleet_node_interval: Some(Period::clamped(s.stream.node_interval)),
             fleet_workload_interval: Some(Period::clamped(s.stream.workload_interval)),
             fleet_levels: Some(Pick::list(&s.stream.levels)),

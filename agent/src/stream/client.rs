@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,11 @@ const OUTBOX: usize = 64;
 /// How long a connection gets to take what was said last.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// What shuts the machine down may take so long to say that it does.
+const SHUT_DOWN_WITHIN: Duration = Duration::from_secs(15);
+/// Where it is looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// In nanoseconds.
 const A_DAY: u64 = 86_400 * 1_000_000_000;
 
@@ -50,6 +56,8 @@ pub struct Plan {
     pub version: String,
     /// Why the fleet can't bring a power curve.
     pub no_curve: String,
+    /// What shuts the machine down, with its arguments, if the fleet may say so.
+    pub shut_down: Option<Vec<String>>,
     /// Where to put what the fleet tells of the machine's input, if it is wanted.
     pub wall: Option<WallFeed>,
 }
@@ -228,6 +236,10 @@ impl Driver {
                 }
             }
             Command::Curve(id, _) => events.push_back(Event::Applied(id, Err(self.plan.no_curve.clone()))),
+            Command::ShutDown(id) => {
+                let told = shut_down(self.plan.shut_down.clone().unwrap_or_default()).await;
+                events.extend(told.map(|result| Event::Applied(id, result)));
+            }
             Command::Wall(told) => self.wall(told),
             Command::Tell(notice) => tell(&self.plan.target, &notice),
             Command::Done => self.done = true,
@@ -271,6 +283,25 @@ impl Driver {
         }
         None
     }
+}
+
+/// Tells the machine to shut down. `None` if it isn't known what becomes of that.
+async fn shut_down(argv: Vec<String>) -> Option<Result<String, String>> {
+    let [program, args @ ..] = argv.as_slice() else {
+        return Some(Err("it may not shut its machine down".to_owned()));
+    };
+    tracing::warn!("the fleet shuts this machine down: {}", argv.join(" "));
+    let mut command = std::process::Command::new(program);
+    command.args(args).env_clear().env("PATH", PATH).stdin(Stdio::null());
+    let done = timeout(SHUT_DOWN_WITHIN, blocking("shut down", move || command.output())).await.ok()??;
+    Some(match done {
+        Ok(output) if output.status.success() => Ok("the machine shuts down".to_owned()),
+        Ok(output) => {
+            let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect();
+            Err(format!("{program} ended with {}: {said}", output.status))
+        }
+        Err(error) => Err(format!("{program} can't be run: {error}")),
+    })
 }
 
 fn random() -> anyhow::Result<u64> {
@@ -339,6 +370,7 @@ fn options(plan: &Plan, first: &Snapshot) -> Options {
         version: plan.version.clone(),
         takes_curve: false,
         takes_wall: plan.wall.is_some(),
+        shuts_down: plan.shut_down.is_some(),
     }
 }
 

@@ -6,7 +6,7 @@ use ebbtide_proto::{NodeId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Generation, Key};
-use crate::operation::OperationId;
+use crate::operation::{Free, OperationId};
 use crate::settings::Mode;
 
 /// Something that happened.
@@ -111,6 +111,20 @@ pub enum Ask {
     Approve {
         /// The plan's operation.
         plan: OperationId,
+    },
+    /// Keep workloads to a part of a node.
+    SetCapacity {
+        /// Which.
+        node: NodeId,
+        /// The part.
+        free: Free,
+        /// For how long, in seconds; `None` until it is cleared.
+        for_s: Option<u64>,
+    },
+    /// Give workloads all of a node again.
+    ClearCapacity {
+        /// Which.
+        node: NodeId,
     },
     /// Make a new plan now.
     Reorchestrate,

@@ -40,6 +40,15 @@ pub struct Planned {
     pub needs: Vec<u32>,
 }
 
+/// What of a node workloads may use, where somebody outside said so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Free {
+    /// Thousandths of a CPU; `None`: as many as otherwise.
+    pub cpu_milli: Option<u64>,
+    /// Bytes of memory; `None`: as many as otherwise.
+    pub memory: Option<u64>,
+}
+
 /// What becomes of a node that was emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -101,7 +110,17 @@ pub enum Task {
         /// The operation whose mark it carries.
         left_by: OperationId,
     },
-    /// An order that is over at once: approve, cancel, pause, resume, reorchestrate.
+    /// Keeping workloads to a part of a node. Has no effects: it lasts until its deadline, if it has one, and whoever
+    /// plans goes by it for so long.
+    Capacity {
+        /// Which.
+        node: NodeId,
+        /// The part.
+        free: Free,
+        /// For how long, in seconds; `None` until it is cleared.
+        for_s: Option<u64>,
+    },
+    /// An order that is over at once: approve, cancel, pause, resume, reorchestrate, clear a capacity.
     Word {
         /// The order.
         ask: crate::event::Ask,
@@ -116,7 +135,8 @@ impl Task {
             | Self::Empty { node, .. }
             | Self::Lock { node }
             | Self::Unlock { node }
-            | Self::CleanUp { node, .. } => Some(node),
+            | Self::CleanUp { node, .. }
+            | Self::Capacity { node, .. } => Some(node),
             Self::Place { to, .. } => Some(to),
             Self::Plan { .. } | Self::Word { .. } => None,
         }
@@ -124,7 +144,7 @@ impl Task {
 
     /// Whether no other operation may be about the same node meanwhile.
     pub const fn is_exclusive(&self) -> bool {
-        !matches!(self, Self::Plan { .. } | Self::Place { .. } | Self::Word { .. })
+        !matches!(self, Self::Plan { .. } | Self::Place { .. } | Self::Capacity { .. } | Self::Word { .. })
     }
 }
 

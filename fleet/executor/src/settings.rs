@@ -85,6 +85,8 @@ pub struct Settings {
     pub look_age_s: u64,
     /// Seconds that bindings made before a node was closed take to show.
     pub settle_s: u64,
+    /// Workloads that leave one node at the same time; of a group, as many as it may lack.
+    pub moves_at_once: usize,
     /// Seconds that an operator's operation on a node may take.
     pub drain_s: u64,
     /// Seconds without a word after which an agent has fallen silent.
@@ -116,6 +118,7 @@ impl Default for Settings {
             look_s: 5,
             look_age_s: 10,
             settle_s: 10,
+            moves_at_once: 4,
             drain_s: 1800,
             silent_s: 30,
             streams_s: 20,

@@ -4,7 +4,7 @@ use ebbtide_proto::NodeId;
 
 use crate::command::{Effect, Mark, Way};
 use crate::event::{Answer, Ask};
-use crate::operation::{Operation, State, Task, Then};
+use crate::operation::{Free, Operation, State, Task, Then};
 
 /// A way, as in "by its BMC".
 pub fn way(way: Way) -> &'static str {
@@ -45,7 +45,9 @@ pub fn task(task: &Task) -> String {
         Task::Lock { node } => format!("lock {node}"),
         Task::Unlock { node } => format!("unlock {node}"),
         Task::CleanUp { node, left_by } => format!("open {node}, which {left_by} left closed"),
+        Task::Capacity { node, free: part, .. } => format!("keep workloads on {node} to {}", free(part)),
         Task::Word { ask } => match ask {
+            Ask::ClearCapacity { node } => format!("give workloads all of {node} again"),
             Ask::Approve { plan } => format!("approve {plan}"),
             Ask::Cancel { operation } => format!("cancel {operation}"),
             Ask::Reorchestrate => "plan anew".to_owned(),
@@ -54,6 +56,27 @@ pub fn task(task: &Task) -> String {
             _ => "an order".to_owned(),
         },
     }
+}
+
+/// A part of a node: `4 CPUs and 8 GiB`.
+pub fn free(free: &Free) -> String {
+    let cpus = free.cpu_milli.map(|milli| format!("{} CPUs", milli as f64 / 1000.0));
+    let memory = free.memory.map(bytes);
+    let parts: Vec<String> = cpus.into_iter().chain(memory).collect();
+    parts.join(" and ")
+}
+
+/// Bytes in the largest unit that there is at least one of.
+pub fn bytes(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = units.into_iter().find(|(_, shift)| bytes >> shift > 0);
+    unit.map_or_else(
+        || format!("{bytes} B"),
+        |(unit, shift)| {
+            let text = format!("{:.1}", bytes as f64 / (1u64 << shift) as f64);
+            format!("{} {unit}", text.strip_suffix(".0").unwrap_or(&text))
+        },
+    )
 }
 
 /// An answer.

@@ -8,7 +8,7 @@ use ebbtide_executor::Executor;
 use ebbtide_executor::command::{Command, Effect, Generation, Mark, Way};
 use ebbtide_executor::event::{Answer, Ask, Cordon, Event, Sight};
 use ebbtide_executor::journal::Record;
-use ebbtide_executor::operation::{Operation, OperationId, State};
+use ebbtide_executor::operation::{Free, Operation, OperationId, State};
 use ebbtide_executor::settings::{Mode, Rung, Settings, Ways};
 use ebbtide_planner::model::curve::PowerCurve;
 use ebbtide_planner::policy::{Interlock, Policy, Selector};
@@ -34,6 +34,8 @@ struct Bench {
     /// Machines that are told to wake do.
     wakeful: bool,
     evictions_refused: bool,
+    /// What was asked to leave stays for a while.
+    evictions_slow: bool,
 }
 
 fn node(n: usize) -> NodeId {
@@ -80,6 +82,7 @@ impl Bench {
             obedient: true,
             wakeful: true,
             evictions_refused: false,
+            evictions_slow: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl Bench {
             Effect::Evict { .. } if self.evictions_refused => {
                 return Answer::Refused { why: "429".to_owned(), retry_after_s: Some(10) };
             }
+            Effect::Evict { .. } if self.evictions_slow => {}
             Effect::Evict { workload, .. } => {
                 let fact = Fact::WorkloadBound { workload: workload.clone(), node: Some(NodeId::new("n4").unwrap()) };
                 self.fleet.apply(self.now, fact);
@@ -176,9 +180,13 @@ impl Bench {
     }
 
     fn put(&mut self, n: usize) -> WorkloadId {
-        let id: WorkloadId = format!("pod/p{n}").parse().unwrap();
+        self.put_as(n, n, None)
+    }
+
+    fn put_as(&mut self, n: usize, name: usize, group: Option<&str>) -> WorkloadId {
+        let id: WorkloadId = format!("pod/p{name}").parse().unwrap();
         let mut work = Workload::new(id.clone(), Resources::new(500, 1));
-        work.node = Some(node(n));
+        (work.node, work.group) = (Some(node(n)), group.map(str::to_owned));
         self.fleet.apply(Time::from_secs(1), Fact::WorkloadSeen(Box::new(work)));
         id
     }
@@ -299,6 +307,40 @@ fn a_drain_that_cannot_end_is_undone_at_its_deadline() {
 }
 
 #[test]
+fn several_workloads_leave_at_once_but_of_a_group_only_as_many_as_it_may_lack() {
+    let mut b = Bench::new();
+    b.evictions_slow = true;
+    let all: Vec<WorkloadId> = (0..7).map(|n| b.put_as(0, n, (n < 3).then_some("web"))).collect();
+    let id = b.ask(Ask::Evacuate { node: node(0), lock: false });
+    b.run(60);
+    let evicted = |b: &Bench| -> Vec<WorkloadId> {
+        let evict = |(_, e): &(NodeId, Effect)| match e {
+            Effect::Evict { workload, .. } => Some(workload.clone()),
+            _ => None,
+        };
+        b.effects.iter().filter_map(evict).collect()
+    };
+    assert_eq!(evicted(&b), [&all[0], &all[3], &all[4], &all[5]].map(Clone::clone), "{}", b.op(id).words);
+    let leaves = |b: &mut Bench, n: usize| {
+        b.fleet.apply(b.now, Fact::WorkloadBound { workload: all[n].clone(), node: Some(node(4)) });
+        b.run(20);
+    };
+    leaves(&mut b, 3);
+    assert_eq!(evicted(&b).last(), Some(&all[6]), "another of the group waits");
+    leaves(&mut b, 0);
+    assert_eq!(evicted(&b).last(), Some(&all[1]));
+    for n in [4, 5, 6] {
+        leaves(&mut b, n);
+    }
+    assert_eq!(evicted(&b).len(), 6);
+    assert!(b.op(id).is_live());
+    leaves(&mut b, 1);
+    leaves(&mut b, 2);
+    b.run(20);
+    assert_eq!((b.op(id).state, evicted(&b).len()), (State::Done, 7), "{}", b.op(id).words);
+}
+
+#[test]
 fn evacuate_and_lock_leaves_it_locked_and_unlock_opens_it() {
     let mut b = Bench::new();
     b.put(0);
@@ -337,10 +379,81 @@ fn pools_are_observed_by_default_and_recommendations_wait_for_approval() {
     assert_eq!(last.state, State::Refused, "{}", last.words);
 }
 
+#[test]
+fn in_a_closed_time_plans_wait_for_approval_and_what_is_under_way_is_finished() {
+    let mut b = Bench::new();
+    b.policy.min_on_s = 0;
+    b.tell(Event::Mode { pool: String::new(), mode: Mode::Auto });
+    b.tell(Event::Window { pool: String::new(), open: false });
+    b.run(2);
+    let put_forward = |b: &mut Bench| {
+        let plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
+        b.tell(Event::Planned(Box::new(plan)));
+    };
+    put_forward(&mut b);
+    put_forward(&mut b);
+    b.run(60);
+    assert!(b.effects.is_empty());
+    assert_eq!(b.core.operations().count(), 1, "the same plan is put forward once");
+    // an operator's order is carried out at any time
+    let order = b.ask(Ask::PowerOff { node: node(4) });
+    b.run(200);
+    assert_eq!(b.op(order).state, State::Done, "{}", b.op(order).words);
+    b.tell(Event::Window { pool: String::new(), open: true });
+    put_forward(&mut b);
+    b.run(4);
+    let begun: Vec<usize> = (0..4).filter(|n| !b.words(*n).is_empty()).collect();
+    assert!(!begun.is_empty());
+    b.tell(Event::Window { pool: String::new(), open: false });
+    b.run(400);
+    let finished = |n: &usize| b.words(*n).contains(&"shutdown") && b.words(*n).last() == Some(&"open");
+    assert!(begun.iter().all(finished), "{:?}", b.effects);
+    assert!((0..4).all(|n| begun.contains(&n) || b.words(n).is_empty()), "{:?}", b.effects);
+
+    let mut b = Bench::new();
+    b.policy.min_on_s = 0;
+    b.tell(Event::Mode { pool: String::new(), mode: Mode::Auto });
+    b.tell(Event::Window { pool: String::new(), open: false });
+    b.run(2);
+    put_forward(&mut b);
+    let waiting = b.core.operations().find(|o| o.is_live()).unwrap().id;
+    b.ask(Ask::Approve { plan: waiting });
+    b.run(20);
+    assert!(!b.effects.is_empty(), "an operator has said so");
+}
+
 fn plan_of_old(b: &Bench) -> ebbtide_planner::plan::action::Plan {
     let mut plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
     plan.at = Time::from_secs(10);
     plan
+}
+
+#[test]
+fn a_part_of_a_node_is_kept_for_its_time_over_a_restart_until_it_is_said_anew_or_cleared() {
+    let mut b = Bench::new();
+    let part = |cpu_milli| Free { cpu_milli: Some(cpu_milli), memory: None };
+    let set = |cpu_milli, for_s| Ask::SetCapacity { node: node(0), free: part(cpu_milli), for_s };
+    let first = b.ask(set(1000, Some(600)));
+    b.run(100);
+    assert!(b.op(first).is_live() && b.effects.is_empty());
+    let second = b.ask(set(2000, Some(600)));
+    assert_eq!((b.op(first).state, b.op(second).is_live()), (State::Done, true), "{}", b.op(first).words);
+    let records: Vec<Record> = serde_json::from_str(&serde_json::to_string(&b.records).unwrap()).unwrap();
+    b.core = Executor::resume(&records, b.now, Generation(2), settings()).unwrap();
+    b.run(400);
+    assert!(b.op(second).is_live());
+    b.run(300);
+    assert_eq!((b.op(second).state, b.op(second).words.as_str()), (State::Done, "its time is over"));
+    let ever = b.ask(set(500, None));
+    b.run(100_000);
+    assert!(b.op(ever).is_live());
+    let cleared = b.ask(Ask::ClearCapacity { node: node(0) });
+    assert_eq!((b.op(ever).state, b.op(cleared).state), (State::Done, State::Done));
+    let nothing = b.ask(Ask::ClearCapacity { node: node(0) });
+    assert_eq!(b.op(nothing).state, State::Refused, "{}", b.op(nothing).words);
+    let given_up = b.ask(set(500, None));
+    b.ask(Ask::Cancel { operation: given_up });
+    assert_eq!(b.op(given_up).state, State::Cancelled);
 }
 
 #[test]

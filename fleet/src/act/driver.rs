@@ -1,15 +1,15 @@
 //! Carries events to the executor and its commands to those who do them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ebbtide_executor::Executor;
 use ebbtide_executor::audit::AuditEntry;
-use ebbtide_executor::command::{Command, Generation};
+use ebbtide_executor::command::{Command, Generation, Mark};
 use ebbtide_executor::event::Event;
 use ebbtide_executor::operation::{OperationId, Who};
-use ebbtide_executor::settings::{Mode, Settings};
+use ebbtide_executor::settings::Mode;
 use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::state::Time;
 use ebbtide_proto::NodeId;
@@ -18,11 +18,14 @@ use ebbtide_runtime::tasks::{self, Shutdown, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::hosts::{self, Hosts};
-use super::{Acting, Board, Journal, Order, WAITING, Wanted};
+use super::window::{Hours, Windows};
+use super::{ActConfig, Acting, Board, Journal, Order, WAITING, Wanted};
 use crate::decide::Plans;
 
 /// Time between two looks of the executor at the clock.
 const TICK: Duration = Duration::from_secs(1);
+/// Time between two looks for nodes that work may come to again.
+const REOPEN: Duration = Duration::from_secs(10);
 /// Answers that wait for the executor.
 const ANSWERS: usize = 256;
 
@@ -38,6 +41,8 @@ pub struct Driver {
     tickets: BTreeMap<u64, oneshot::Sender<Option<OperationId>>>,
     next_ticket: u64,
     modes: BTreeMap<String, Mode>,
+    windows: Windows,
+    hours: BTreeMap<String, Hours>,
     effects: Tasks,
 }
 
@@ -46,13 +51,10 @@ impl Driver {
     ///
     /// # Errors
     /// If `actions.db` can't be used, or what is in it makes no sense.
-    pub fn open(
-        hosts: Hosts,
-        plans: Arc<Plans>,
-        modes: &BTreeMap<String, Mode>,
-        mut settings: Settings,
-    ) -> anyhow::Result<(Self, Acting)> {
+    pub fn open(hosts: Hosts, plans: Arc<Plans>, config: &ActConfig) -> anyhow::Result<(Self, Acting)> {
         let journal = hosts.journal.clone();
+        let mut settings = config.limits.clone();
+        let windows = Windows::new(&config.window).map_err(|why| anyhow::anyhow!("act.window {why}"))?;
         let (generation, records) = journal.lead()?;
         for feed in hosts.rack.feeds() {
             if let Ok(node) = NodeId::new(&feed.node) {
@@ -60,12 +62,11 @@ impl Driver {
             }
         }
         let executor = Executor::resume(&records, now(), generation, settings)?;
-        let mut all = modes.clone();
+        let mut all = config.pools.clone();
         all.extend(journal.modes()?);
-        let board =
-            Board { generation, leads: true, closed: journal.closed()?, modes: all.clone(), ..Board::default() };
+        let closed = journal.closed()?;
         let (orders_in, orders) = mpsc::channel(WAITING);
-        let (board, shown) = watch::channel(Arc::new(board));
+        let (board, shown) = watch::channel(Arc::default());
         let acting = Acting { orders: orders_in, board: shown, journal };
         let driver = Self {
             executor,
@@ -78,8 +79,11 @@ impl Driver {
             tickets: BTreeMap::new(),
             next_ticket: 1,
             modes: all,
+            windows,
+            hours: BTreeMap::new(),
             effects: Tasks::new(),
         };
+        driver.tell(closed);
         Ok((driver, acting))
     }
 
@@ -91,13 +95,19 @@ impl Driver {
         for (pool, mode) in self.modes.clone() {
             self.step(Event::Mode { pool, mode }).await?;
         }
+        self.watch_the_clock().await?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reopening = tokio::time::interval(REOPEN);
+        reopening.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut planned = self.plans.news();
         loop {
             tokio::select! {
                 () = stop.requested() => break,
-                _ = ticks.tick() => self.step(Event::Tick).await?,
+                _ = ticks.tick() => {
+                    self.watch_the_clock().await?;
+                    self.step(Event::Tick).await?;
+                }
                 Some(event) = self.answers.1.recv() => self.step(event).await?,
                 Some(order) = self.orders.recv() => self.take(order).await?,
                 Ok(()) = planned.changed() => {
@@ -106,11 +116,38 @@ impl Driver {
                         self.step(Event::Planned(Box::new((*plan).clone()))).await?;
                     }
                 }
+                _ = reopening.tick() => {
+                    let hosts = self.hosts.clone();
+                    let reopen = async move { hosts.undrain().await.map_err(anyhow::Error::msg) };
+                    self.effects.spawn("let work onto nodes again", reopen);
+                }
                 _ = self.effects.next_ended(), if !self.effects.is_empty() => {}
             }
             anyhow::ensure!(self.executor.is_leading(), "this daemon doesn't act any more; the log above says why");
         }
         self.effects.finish(Duration::from_secs(5)).await;
+        Ok(())
+    }
+
+    /// Says when it becomes time to act in a pool, and when it no longer is.
+    async fn watch_the_clock(&mut self) -> anyhow::Result<()> {
+        let now = now();
+        let named = self.modes.keys().cloned();
+        let pools: BTreeSet<String> = self.plans.state().nodes.values().map(|n| n.pool.clone()).chain(named).collect();
+        for pool in pools {
+            let known = self.hours.get(&pool).copied();
+            // what is known holds until it changes; it is looked at anyway, for clocks are set
+            if known.is_some_and(|h| h.open == self.windows.is_open(&pool, now) && h.until.is_none_or(|at| now < at)) {
+                continue;
+            }
+            let Some(hours) = self.windows.hours(&pool, now) else { continue };
+            self.hours.insert(pool.clone(), hours);
+            if known.is_none_or(|known| known.open != hours.open) {
+                let word = if hours.open { "plans are acted upon" } else { "plans wait for approval" };
+                tracing::info!("pool {pool:?}: {word} from now on, by its windows");
+                self.step(Event::Window { pool, open: hours.open }).await?;
+            }
+        }
         Ok(())
     }
 
@@ -228,6 +265,13 @@ impl Driver {
             let journal = self.hosts.journal.clone();
             tasks::blocking("which nodes are closed", move || journal.closed()).await
         };
+        match closed {
+            Some(Ok(closed)) => self.tell(closed),
+            _ => self.tell(self.board.borrow().closed.clone()),
+        }
+    }
+
+    fn tell(&self, closed: BTreeMap<NodeId, Mark>) {
         let before = self.board.borrow().clone();
         let shown = |op: &ebbtide_executor::operation::Operation| {
             let known = before.operations.get(&op.id).filter(|known| ***known == *op);
@@ -236,15 +280,14 @@ impl Driver {
         let board = Board {
             operations: self.executor.operations().map(shown).collect(),
             quarantined: self.executor.quarantined().clone(),
-            closed: match closed {
-                Some(Ok(closed)) => closed,
-                _ => before.closed.clone(),
-            },
+            closed,
             modes: self.modes.clone(),
+            hours: self.hours.clone(),
             paused: self.executor.paused().map(str::to_owned),
             generation: self.generation,
             leads: self.executor.is_leading(),
         };
+        self.plans.withhold(board.withheld());
         self.board.send_replace(Arc::new(board));
     }
 

@@ -14,8 +14,9 @@ use ebbtide_proto::{NodeId, PowerState, WorkloadId, v1};
 use ebbtide_runtime::clock::{self, Moment};
 use ebbtide_runtime::tasks;
 
+use super::hooks::Hooks;
 use super::journal::Journal;
-use crate::decide::observe;
+use crate::decide::{Plans, observe};
 use crate::ingest::{Directives, Untold};
 use crate::live::Live;
 use crate::power::{FeedConfig, Rack, wake};
@@ -41,6 +42,10 @@ pub struct Hosts {
     pub agents: Arc<Directives>,
     /// Where closed nodes are noted.
     pub journal: Journal,
+    /// What moves work.
+    pub hooks: Hooks,
+    /// The fleet as it was seen last.
+    pub plans: Arc<Plans>,
 }
 
 /// By what a node is switched, by its `[[feed]]`.
@@ -56,7 +61,10 @@ pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
             on.push(Rung { way, patience_s: PATIENCE_S, tries: TRIES });
         }
     }
-    Ways { off: feed.bmc.iter().map(|_| Way::Bmc).collect(), on, cut: false }
+    let off = if feed.bmc.is_some() { Way::Bmc } else { Way::Agent };
+    // a machine that only its outlet wakes has to lose its power before it can get it again
+    let cut = off == Way::Agent && on.iter().all(|rung| rung.way == Way::Outlet);
+    Ways { off: vec![off], on, cut }
 }
 
 impl Hosts {
@@ -67,11 +75,11 @@ impl Hosts {
             tasks::blocking("which nodes are closed", move || journal.closed()).await
         };
         let cordon = match closed {
-            Some(Ok(closed)) => Some(match closed.get(&node) {
-                None => Cordon::Open,
-                Some(Mark::Lock) => Cordon::Locked,
-                Some(Mark::Operation(id)) => Cordon::Ours(*id),
-            }),
+            Some(Ok(closed)) => match closed.get(&node) {
+                None => Some(Cordon::Open),
+                Some(Mark::Lock) => Some(Cordon::Locked),
+                Some(Mark::Operation(id)) => self.draining(&node, *id).await,
+            },
             _ => None,
         };
         let heard = self.live.heard(&node);
@@ -137,14 +145,19 @@ impl Hosts {
     /// Brings an effect about.
     pub async fn bring_about(&self, node: &NodeId, effect: &Effect) -> Answer {
         match effect {
+            Effect::Cordon { mark: mark @ Mark::Operation(_) } if self.hooks.drains(node) => {
+                self.drain(node, *mark).await
+            }
             Effect::Cordon { mark } => self.mark(node, *mark, true).await,
             Effect::Uncordon { mark } => self.mark(node, *mark, false).await,
-            Effect::Evict { .. } | Effect::Place { .. } => Answer::Refused {
-                why: "nothing is configured that could move work of plain hosts".to_owned(),
+            Effect::Evict { workload, to, .. } => self.evict(node, workload, to.as_ref()).await,
+            Effect::Place { .. } => Answer::Refused {
+                why: "nothing starts work on plain hosts; whoever runs it there does".to_owned(),
                 retry_after_s: None,
             },
             Effect::TellGoodbye => self.goodbye(node).await,
             Effect::Shutdown { way: Way::Bmc } => self.shut_down(node).await,
+            Effect::Shutdown { way: Way::Agent } => self.shut_down_by_agent(node).await,
             Effect::Shutdown { way } => failed(format!("{way:?} can't shut a plain host down")),
             Effect::OutletOff => {
                 let outlets = self.rack.feed(node.as_str()).map_or_else(Vec::new, |feed| feed.outlets.clone());
@@ -154,7 +167,7 @@ impl Hosts {
         }
     }
 
-    async fn mark(&self, node: &NodeId, mark: Mark, close: bool) -> Answer {
+    pub(super) async fn mark(&self, node: &NodeId, mark: Mark, close: bool) -> Answer {
         let (journal, id) = (self.journal.clone(), node.clone());
         let done = tasks::blocking("close or open a node", move || {
             let stands = journal.closed()?.get(&id).copied();
@@ -177,7 +190,27 @@ impl Hosts {
 
     async fn goodbye(&self, node: &NodeId) -> Answer {
         let deadline_ms = now_ms() + 60_000;
-        let kind = Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms });
+        // an agent that is to shut the machine down has to hear that, too
+        let stay = self.rack.feed(node.as_str()).is_some_and(|feed| feed.bmc.is_none());
+        let kind = Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms, stay });
+        match self.agents.tell(node, kind, GOODBYE).await {
+            Ok(_) => Answer::Done,
+            Err(error @ (Untold::NotConnected | Untold::Refused(_))) => failed(error.to_string()),
+            Err(error @ Untold::NoAnswer(_)) => Answer::Unknown { why: error.to_string() },
+        }
+    }
+
+    /// What speaks against shutting a node down, as its agent tells.
+    fn occupied(&self, node: &NodeId) -> Option<Answer> {
+        let work = self.workloads(node).filter(|work| !work.is_empty())?;
+        Some(Answer::Refused { why: format!("{} workloads run on it", work.len()), retry_after_s: None })
+    }
+
+    async fn shut_down_by_agent(&self, node: &NodeId) -> Answer {
+        if let Some(occupied) = self.occupied(node) {
+            return occupied;
+        }
+        let kind = Kind::ShutDown(v1::ShutDown { deadline_ms: now_ms() + 60_000 });
         match self.agents.tell(node, kind, GOODBYE).await {
             Ok(_) => Answer::Done,
             Err(error @ (Untold::NotConnected | Untold::Refused(_))) => failed(error.to_string()),
@@ -186,8 +219,8 @@ impl Hosts {
     }
 
     async fn shut_down(&self, node: &NodeId) -> Answer {
-        if let Some(work) = self.workloads(node).filter(|work| !work.is_empty()) {
-            return Answer::Refused { why: format!("{} workloads run on it", work.len()), retry_after_s: None };
+        if let Some(occupied) = self.occupied(node) {
+            return occupied;
         }
         let Some(place) = self.rack.feed(node.as_str()).and_then(behind_bmc) else {
             return failed("its [[feed]] names no bmc".to_owned());
@@ -270,6 +303,6 @@ fn behind_bmc(feed: &FeedConfig) -> Option<Place> {
     Some(Place { device: feed.bmc.clone()?, outlet: OutletId::new(SYSTEM) })
 }
 
-fn failed(why: String) -> Answer {
+pub(super) fn failed(why: String) -> Answer {
     Answer::Failed { why }
 }

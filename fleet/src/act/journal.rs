@@ -1,4 +1,4 @@
-//! `actions.db`: the executor's journal, the audit, nodes that are closed, and what each pool may do. A record is on disk
+//! `actions.db`: the executor's journal, the audit, nodes that are closed or were drained, and what each pool may do. A record is on disk
 //! before the effect that it announces is asked for.
 
 use std::collections::BTreeMap;
@@ -53,6 +53,7 @@ impl Journal {
              CREATE TABLE IF NOT EXISTS audit (
                  id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, node TEXT NOT NULL, line TEXT NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS closed (node TEXT PRIMARY KEY, mark TEXT NOT NULL) STRICT;
+             CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY, done INTEGER NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS pool (name TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT;",
         )?;
         Ok(Self(Arc::new(Mutex::new(db))))
@@ -162,6 +163,31 @@ impl Journal {
             }
         }
         Ok(closed)
+    }
+
+    /// Notes that a command was asked to empty a node, and whether it has; `None` once work may come to it again.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn drain(&self, node: &NodeId, done: Option<bool>) -> Result<()> {
+        let db = self.db();
+        match done {
+            Some(done) => db.execute("INSERT OR REPLACE INTO drained VALUES (?, ?)", params![node.as_str(), done])?,
+            None => db.execute("DELETE FROM drained WHERE node = ?", [node.as_str()])?,
+        };
+        Ok(())
+    }
+
+    /// Nodes that a command was asked to empty, and whether it has.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn drained(&self) -> Result<BTreeMap<NodeId, bool>> {
+        let db = self.db();
+        let mut question = db.prepare_cached("SELECT node, done FROM drained")?;
+        let rows = question.query_map([], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))?;
+        let rows: Vec<(String, bool)> = rows.collect::<rusqlite::Result<_>>()?;
+        Ok(rows.into_iter().filter_map(|(node, done)| Some((NodeId::new(&node).ok()?, done))).collect())
     }
 
     /// Keeps what a pool may do.

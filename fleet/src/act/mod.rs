@@ -2,12 +2,16 @@
 //! here it is given a journal, eyes and hands.
 //!
 //! `journal` is the file that it writes before anything happens, `hosts` brings effects about on plain hosts and sees
-//! what is, `driver` carries events and commands between them, `told` puts operations into the words of the API.
+//! what is, `hooks` runs the operator's commands that `drain` empties them by, `window` knows when pools act by themselves, `driver` carries events and commands between them, `told` puts operations into the words of the API.
 
+mod drain;
 mod driver;
+pub mod hooks;
 pub mod hosts;
 pub mod journal;
+mod settings;
 pub mod told;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::driver::Driver;
 pub use self::journal::{Journal, JournalError};
+pub use self::settings::ActConfig;
+use self::window::Hours;
 
 /// Orders that wait to be taken.
 const WAITING: usize = 32;
@@ -37,6 +43,8 @@ pub struct Board {
     pub closed: BTreeMap<NodeId, Mark>,
     /// What pools may do.
     pub modes: BTreeMap<String, Mode>,
+    /// Whether it is time to act in pools, those that have windows.
+    pub hours: BTreeMap<String, Hours>,
     /// Why nothing new is begun.
     pub paused: Option<String>,
     /// Which leader this is.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use ebbtide_executor::event::Ask;
-use ebbtide_executor::operation::OperationId;
+use ebbtide_executor::operation::{Free, OperationId};
+use ebbtide_executor::words;
+use ebbtide_planner::state::node::Node;
 use ebbtide_proto::identity::Role;
 use ebbtide_proto::v1::control_server::Control;
 use ebbtide_proto::{NodeId, v1};
@@ -22,6 +24,8 @@ use crate::decide::Plans;
 const OPERATIONS: u32 = 20;
 const AUDIT: u32 = 100;
 const MOST: u32 = 10_000;
+/// Seconds for which a part of a node may be said to be free.
+const LONGEST_S: u64 = 366 * 86_400;
 
 /// The service.
 #[derive(Clone)]
@@ -142,6 +146,30 @@ impl Control for ControlService {
         self.ask(&request, "", Ask::Reorchestrate).await
     }
 
+    async fn set_capacity(&self, request: Request<v1::SetCapacityRequest>) -> Answer<v1::Operation> {
+        self.trust.allow(&request, Role::Operator)?;
+        let asked = request.get_ref();
+        let node = self.node(&asked.node)?;
+        let free = Free { cpu_milli: asked.cpu_milli, memory: asked.memory_bytes };
+        let for_s = (asked.for_ms > 0).then(|| asked.for_ms.div_ceil(1000));
+        let why = asked.why.clone();
+        let state = self.plans.state();
+        if let Some(wrong) = state.nodes.get(&node).and_then(|known| against_part(known, &free, for_s)) {
+            return Err(Status::invalid_argument(wrong));
+        }
+        self.ask(&request, &why, Ask::SetCapacity { node, free, for_s }).await
+    }
+
+    async fn clear_capacity(&self, request: Request<v1::ClearCapacityRequest>) -> Answer<v1::Operation> {
+        let node = self.node(&request.get_ref().node)?;
+        self.ask(&request, "", Ask::ClearCapacity { node }).await
+    }
+
+    async fn list_capacity(&self, request: Request<v1::ListCapacityRequest>) -> Answer<v1::ListCapacityResponse> {
+        self.trust.allow(&request, Role::Viewer)?;
+        Ok(Response::new(self.acting.board().capacity(&self.plans.state())))
+    }
+
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::Operation> {
         let operation = OperationId(request.get_ref().id);
         self.operation(operation)?;
@@ -208,6 +236,27 @@ impl Stream for Watched {
         }
         Poll::Ready(None)
     }
+}
+
+/// What is wrong with keeping workloads to a part of a node; `None` if nothing is.
+fn against_part(node: &Node, free: &Free, for_s: Option<u64>) -> Option<String> {
+    let (id, capacity) = (&node.id, &node.capacity);
+    if free.cpu_milli.is_none() && free.memory.is_none() {
+        return Some("it says neither how many CPUs are free nor how much memory".to_owned());
+    }
+    if let Some(milli) = free.cpu_milli.filter(|milli| *milli > capacity.cpu_milli) {
+        let (has, asked) = (capacity.cpu_milli as f64 / 1000.0, milli as f64 / 1000.0);
+        return Some(format!("{id} has {has} CPUs; {asked} of them can't be free"));
+    }
+    if let Some(bytes) = free.memory.filter(|bytes| *bytes > capacity.memory) {
+        return Some(match capacity.memory {
+            0 => format!("nobody said how much memory {id} has; write it into the inventory first"),
+            has => format!("{id} has {} of memory; {} can't be free", words::bytes(has), words::bytes(bytes)),
+        });
+    }
+    for_s
+        .filter(|s| *s > LONGEST_S)
+        .map(|_| "it holds for a year at most; leave the time out to clear it by hand".to_owned())
 }
 
 fn untaken(why: Untaken) -> Status {

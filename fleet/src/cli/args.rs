@@ -13,8 +13,8 @@ use ebbtide_proto::v1;
 
 pub(super) use self::admin::{ContextArgs, ContextVerb, Folder, Issue, PkiArgs, PkiVerb, TokenArgs, TokenVerb};
 pub(super) use self::control::{
-    ApproveArgs, AuditArgs, CancelArgs, EvacuateArgs, Follow, LockArgs, OperationsArgs, PauseArgs, PoolArgs, PoolVerb,
-    PowerArgs, PowerVerb, UnlockArgs,
+    ApproveArgs, AuditArgs, CancelArgs, CapacityArgs, CapacityVerb, EvacuateArgs, Follow, LockArgs, OperationsArgs,
+    PauseArgs, PoolArgs, PoolVerb, PowerArgs, PowerVerb, UnlockArgs,
 };
 pub(super) use self::device::{DeviceArgs, DeviceVerb, To};
 pub(super) use self::plan::{ExplainArgs, PlanArgs, ReplayArgs, ReplayVerb, Subject, WhatIfArgs};
@@ -302,6 +302,12 @@ Examples:
 Examples:
   ebbtide unlock rack1-n07")]
     Unlock(UnlockArgs),
+    /// Say how much of a node workloads may use, or list it
+    #[command(after_help = "\
+Examples:
+  ebbtide capacity list
+  ebbtide capacity set ru2 --cpu 4 --memory 8GiB --for 2h")]
+    Capacity(CapacityArgs),
     /// Plan now rather than when it is due. Needs the role operator
     #[command(after_help = "\
 Examples:

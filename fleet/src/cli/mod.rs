@@ -103,6 +103,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Verb::Evacuate(args) => command::control::evacuate(&fleet, &args, &output).await,
             Verb::Lock(args) => command::control::lock(&fleet, &args, &output).await,
             Verb::Unlock(args) => command::control::unlock(&fleet, &args, &output).await,
+            Verb::Capacity(args) => command::control::capacity(&fleet, &args, &output).await,
             Verb::Reorchestrate => command::control::reorchestrate(&fleet, &output).await,
             Verb::Operations(args) => command::control::operations(&fleet, &args, &output).await,
             Verb::Cancel(args) => command::control::cancel(&fleet, &args, &output).await,

@@ -143,7 +143,13 @@ impl Plans {
             Some(v1::explain_request::Subject::Action(id)) => explain::action(plan, *id)
                 .ok_or_else(|| format!("plan {} has no action {id}: it has {}", standing.id, plan.actions.len())),
         };
-        Ok(explanation(standing.id, explained.map_err(NoAnswer::NotFound)?))
+        let mut explained = explained.map_err(NoAnswer::NotFound)?;
+        if let (Some(v1::explain_request::Subject::Node(name)), 0) = (&request.subject, request.plan)
+            && let Ok(id) = NodeId::new(name)
+        {
+            explained.because.extend(self.withheld().of(&id));
+        }
+        Ok(explanation(standing.id, explained))
     }
 
     /// The plan that would be made if something were different.

@@ -352,7 +352,7 @@ fn milli(cpus: f64) -> u64 {
 }
 
 /// Whether `text` is what `pattern` says, where `*` stands for anything.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
     let mut parts = parts.peekable();

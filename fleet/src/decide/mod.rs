@@ -1,13 +1,15 @@
 //! Plans for the fleet as it is: what is seen becomes events, events become a state, a state becomes a plan.
 //!
 //! `inventory` is the file of what agents don't know, `observe` turns what they tell into events (pure), `archive` keeps
-//! plans with all they were made from, `answer` puts them into the words of the API. Deciding itself is the crate
+//! plans with all they were made from, `withheld` is what operators and others keep from plans, `answer` puts them into the
+//! words of the API. Deciding itself is the crate
 //! `ebbtide-planner`. Nothing in here switches anything.
 
 mod answer;
 pub mod archive;
 pub mod inventory;
 pub mod observe;
+pub mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,6 +35,7 @@ pub use self::answer::NoAnswer;
 use self::archive::Archive;
 use self::inventory::Inventory;
 use self::observe::{Observer, Seen, Sight};
+use self::withheld::{Layer, Withheld};
 use crate::catalogue::Catalogue;
 use crate::live::{Live, Load};
 use crate::power::Rack;
@@ -82,6 +85,8 @@ pub struct Plans {
     soon: Notify,
     /// The fleet as it was seen last, and when.
     state: RwLock<Arc<FleetState>>,
+    /// What is kept from plans.
+    withheld: RwLock<Arc<Withheld>>,
     /// Why there is no plan.
     wanting: RwLock<String>,
     work: Mutex<Work>,
@@ -90,6 +95,7 @@ pub struct Plans {
 /// What changes from round to round.
 struct Work {
     observer: Observer,
+    layer: Layer,
     state: FleetState,
     wakes: BTreeMap<NodeId, u64>,
     remembered_ms: u64,
@@ -124,7 +130,8 @@ impl Plans {
             observer.resume(state, Time::from_ms(now_ms()), FORGET_S);
         }
         let state = state.unwrap_or_default();
-        let work = Work { observer, state, wakes: BTreeMap::new(), remembered_ms: now_ms() };
+        let (layer, wakes) = (Layer::default(), BTreeMap::new());
+        let work = Work { observer, layer, state, wakes, remembered_ms: now_ms() };
         Ok(Self {
             mode,
             policy,
@@ -133,6 +140,7 @@ impl Plans {
             news: watch::channel(None).0,
             soon: Notify::new(),
             state: RwLock::default(),
+            withheld: RwLock::default(),
             wanting: RwLock::new("the daemon has just started".to_owned()),
             work: Mutex::new(work),
         })
@@ -163,6 +171,20 @@ impl Plans {
         self.soon.notify_one();
     }
 
+    /// What is kept from plans from now on; if that is news, the next plan is made now.
+    pub fn withhold(&self, withheld: Withheld) {
+        let mut kept = self.withheld.write().unwrap_or_else(PoisonError::into_inner);
+        if **kept != withheld {
+            *kept = Arc::new(withheld);
+            self.soon.notify_one();
+        }
+    }
+
+    /// What is kept from plans.
+    pub fn withheld(&self) -> Arc<Withheld> {
+        Arc::clone(&self.withheld.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What the fleet does with plans.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -171,8 +193,11 @@ impl Plans {
     /// One round: takes in what is seen, and plans.
     pub fn round(&self, at: Time, seen: &BTreeMap<NodeId, Sight>, wakes: &[v1::Wake]) {
         let mut work = locked(&self.work);
-        let Work { observer, state, wakes: known, remembered_ms } = &mut *work;
+        let Work { observer, layer, state, wakes: known, remembered_ms } = &mut *work;
         for event in observer.observe(at, seen) {
+            state.apply(at, layer.over(event));
+        }
+        for event in layer.change((*self.withheld()).clone()) {
             state.apply(at, event);
         }
         for wake in wakes.iter().filter(|wake| wake.proven && wake.boot_ms > 0) {
@@ -344,10 +369,12 @@ fn sights(live: &Live, rack: &Rack, wakes: &[v1::Wake], now_ms: u64) -> BTreeMap
     let proven: BTreeSet<&str> = wakes.iter().filter(|wake| wake.proven).map(|wake| wake.node.as_str()).collect();
     let mut all = BTreeMap::new();
     live.loads(now_ms, |id, load| {
+        // one whose agent isn't there may be off, and is woken all the same
+        let shuts_down = load.shuts_down.unwrap_or(true);
         let mut sight = seen(load);
         let feed = rack.feed(id.as_str());
         sight.hardware = rack.power_state(id.as_str());
-        sight.switchable = feed.is_some_and(|feed| !feed.ladder().is_empty());
+        sight.switchable = feed.is_some_and(|feed| !feed.ladder().is_empty() && (feed.bmc.is_some() || shuts_down));
         sight.wake_proven = proven.contains(id.as_str());
         all.insert(id.clone(), sight);
     });
@@ -386,5 +413,6 @@ fn seen(load: Load) -> Sight {
         switchable: false,
         wake_proven: false,
         workloads: load.workloads.iter().filter_map(workload).collect(),
+        left: load.left,
     }
 }

@@ -50,6 +50,8 @@ pub struct Sight {
     pub wake_proven: bool,
     /// What runs on it.
     pub workloads: Vec<Seen>,
+    /// What was moved off it, as whoever did says.
+    pub left: Vec<WorkloadId>,
 }
 
 /// A pod, container or virtual machine.
@@ -301,7 +303,9 @@ impl Observer {
     fn end_workloads(&mut self, at: Time, seen: &BTreeMap<NodeId, Sight>, events: &mut Vec<Event>) {
         self.workloads.retain(|id, known| {
             let told = |sight: &Sight| sight.fresh || sight.hardware == Some(PowerState::Off);
-            let ended = seen.get(&known.node).is_some_and(told) && at.since(known.seen) >= ENDED_S;
+            let here = seen.get(&known.node);
+            let left = here.is_some_and(|sight| sight.left.contains(id));
+            let ended = here.is_some_and(told) && (left || at.since(known.seen) >= ENDED_S);
             if ended {
                 events.push(Event::WorkloadGone { workload: id.clone() });
             }
@@ -428,6 +432,19 @@ mod tests {
             b.round(&[("a", sight(100.0, Vec::new()))]);
         }
         assert!(!b.state.workloads.contains_key(&"container/web-1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_was_moved_off_a_node_is_gone_at_once_unless_it_is_seen_elsewhere() {
+        let mut b = Bench::new();
+        let both = || vec![seen("web-1", 500.0), seen("web-2", 500.0)];
+        b.round(&[("a", sight(100.0, both())), ("b", sight(85.0, Vec::new()))]);
+        let left = both().into_iter().map(|w| w.id).collect();
+        let emptied = Sight { left, ..sight(80.0, Vec::new()) };
+        b.round(&[("a", emptied), ("b", sight(90.0, vec![seen("web-2", 500.0)]))]);
+        let where_is =
+            |name: &str| b.state.workloads.get(&format!("container/{name}").parse().unwrap()).map(|w| w.node.clone());
+        assert_eq!((where_is("web-1"), where_is("web-2")), (None, Some(Some(id("b")))));
     }
 
     #[test]

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn goodbye() -> Kind {
-        Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: 1 })
+        Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: 1, stay: false })
     }
 
     #[tokio::test]

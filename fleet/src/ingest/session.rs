@@ -194,6 +194,7 @@ impl Session {
             address: self.peer.address,
             machine: checked(hello.machine.clone().unwrap_or_default()),
             version: cut(&hello.version),
+            shuts_down: hello.capabilities.iter().any(|capability| capability == "shut-down"),
         };
         let claim =
             self.live.claim(arrival, now_ms).map_err(|t| Refusal { reason: Reason::TwoAgents, text: t.text })?;

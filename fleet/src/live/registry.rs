@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ebbtide_proto::{BootId, NodeId, v1};
+use ebbtide_proto::{BootId, NodeId, WorkloadId, v1};
 use tokio::sync::watch;
 
 use super::NodeLive;
@@ -59,6 +59,8 @@ pub struct Presence {
     pub trouble: Option<Trouble>,
     /// Since when it is connected or not.
     pub since_ms: u64,
+    /// Whether its agent may shut the machine down, as its last Hello said.
+    pub shuts_down: bool,
 }
 
 /// A node: presence and figures.
@@ -66,6 +68,8 @@ pub struct Presence {
 pub(super) struct Entry {
     pub(super) presence: Presence,
     pub(super) figures: NodeLive,
+    /// Workloads that have left, as whoever moved them says, and what the node had told until then, in its own time.
+    pub(super) left: BTreeMap<WorkloadId, u64>,
     /// Ends the connection it streams on.
     end: Option<watch::Sender<bool>>,
 }
@@ -85,6 +89,8 @@ pub struct Arrival {
     pub machine: v1::Machine,
     /// Version of the agent.
     pub version: String,
+    /// Whether it may shut its machine down.
+    pub shuts_down: bool,
 }
 
 /// A node's place in the fleet, held while its agent is connected.
@@ -172,6 +178,7 @@ impl Live {
                 address: arrival.address,
                 machine: Some(Arc::new(arrival.machine)),
                 version: arrival.version.into(),
+                shuts_down: arrival.shuts_down,
                 heard_ms: now_ms,
                 goodbye: None,
                 trouble: None,
@@ -211,6 +218,19 @@ impl Live {
     /// Whether a node's agent is connected, and when it was heard last, in milliseconds since 1970.
     pub fn heard(&self, node: &NodeId) -> Option<(bool, u64)> {
         self.one(node, |entry| (entry.presence.connected.is_some(), entry.presence.heard_ms))
+    }
+
+    /// Workloads have left a node, as whoever moved them says; all if none are named. They count as gone until the node's
+    /// agent tells that they ran later.
+    pub fn left(&self, node: &NodeId, workload: Option<&WorkloadId>) {
+        let entry = self.entry(node);
+        let mut entry = locked(&entry);
+        let told_ms = entry.figures.last_ms;
+        let all = entry.figures.workloads();
+        let gone = all.iter().map(|(info, _)| &info.id).filter(|id| workload.is_none_or(|w| w == *id));
+        let gone: Vec<WorkloadId> = gone.cloned().collect();
+        entry.left.retain(|id, _| all.iter().any(|(info, _)| info.id == *id));
+        entry.left.extend(gone.into_iter().map(|id| (id, told_ms)));
     }
 
     /// How many agents are connected.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ebbtide_proto::series::{Component, Quality, WorkloadInfo, ZoneInfo};
-use ebbtide_proto::{NodeId, v1};
+use ebbtide_proto::{NodeId, WorkloadId, v1};
 
 use super::node::Figures;
 use super::registry::{Entry, Live};
@@ -24,14 +24,34 @@ pub struct Load {
     pub node: v1::Node,
     /// What runs on it, with busy CPUs in thousandths.
     pub workloads: Vec<(Arc<WorkloadInfo>, Option<u64>)>,
+    /// What has left it, as whoever moved it says.
+    pub left: Vec<WorkloadId>,
+    /// Whether its agent may shut the machine down; `None` if it isn't connected.
+    pub shuts_down: Option<bool>,
 }
+
+/// What was moved off a node may be told of for so long, for the last it did is told after its end. In milliseconds.
+const LAST_WORDS_MS: u64 = 15_000;
 
 impl Live {
     /// Shows all nodes with what runs on them, by name.
     pub fn loads(&self, now_ms: u64, mut look: impl FnMut(&NodeId, Load)) {
         self.each(|id, entry| {
-            let workloads = entry.figures.workloads().into_iter().map(|(info, f)| (info, f.cpu_milli)).collect();
-            look(id, Load { node: self.node_of(id, entry, now_ms), workloads });
+            let left = |info: &WorkloadInfo, last_ms: u64| {
+                entry.left.get(&info.id).is_some_and(|told_ms| last_ms <= told_ms.saturating_add(LAST_WORDS_MS))
+            };
+            let (gone, here): (Vec<_>, Vec<_>) =
+                entry.figures.workloads().into_iter().partition(|(info, f)| left(info, f.last_ms));
+            let connected = entry.presence.connected.is_some();
+            look(
+                id,
+                Load {
+                    node: self.node_of(id, entry, now_ms),
+                    workloads: here.into_iter().map(|(info, f)| (info, f.cpu_milli)).collect(),
+                    left: gone.into_iter().map(|(info, _)| info.id.clone()).collect(),
+                    shuts_down: connected.then_some(entry.presence.shuts_down),
+                },
+            );
         });
     }
 

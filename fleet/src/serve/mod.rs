@@ -35,6 +35,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 
+use crate::act::hooks::Hooks;
 use crate::act::hosts::Hosts;
 use crate::act::{Driver, Journal};
 use crate::api::{
@@ -272,13 +273,17 @@ pub async fn run(
     );
     tasks.spawn("plans", planning);
     let planner = PlannerService::new(Arc::clone(&plans) as Arc<dyn PlanQueries>, trust);
+    let (hooks, runner) = Hooks::new(&config.act.hook);
+    tasks.spawn("hooks", runner.run(stop.clone()));
     let hosts = Hosts {
         rack: Arc::clone(&rack),
         live: Arc::clone(live),
         agents: Arc::clone(&fleet.ingest.agents),
         journal: Journal::open(&config.data)?,
+        hooks,
+        plans: Arc::clone(&plans),
     };
-    let (driver, acting) = Driver::open(hosts, Arc::clone(&plans), &config.act.pools, config.act.limits.clone())?;
+    let (driver, acting) = Driver::open(hosts, Arc::clone(&plans), &config.act)?;
     tasks.spawn("act", driver.run(stop.clone()));
     let control = ControlService::new(acting, Arc::clone(&plans), trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);

@@ -51,6 +51,11 @@ impl Daemon {
         Self::start(tempfile::tempdir().unwrap(), None, change).await
     }
 
+    /// Unencrypted, on what another left in `folder`.
+    pub async fn again(folder: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start(folder, None, change).await
+    }
+
     /// With certificates of its own.
     pub async fn encrypted(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -30,6 +30,8 @@ pub(super) struct Leaving {
     pub(super) until: u64,
     /// All that was measured is in the spool.
     pub(super) flushed: bool,
+    /// The machine was told to shut down.
+    told: bool,
     /// Goodbye is said.
     gone: bool,
 }
@@ -38,14 +40,22 @@ pub(super) struct Leaving {
 enum Why {
     /// The agent ends.
     Stop,
-    /// The fleet said so in this directive.
+    /// The fleet said so in this directive, and powers the machine off.
     PowerOff(u64),
+    /// The fleet wants all there is, and to be spoken with: we are to shut the machine down next.
+    Deliver(u64),
+    /// We shut the machine down.
+    ShutDown(u64),
 }
 
 impl Leaving {
+    fn new(why: Why, until: u64) -> Self {
+        Self { why, until, flushed: false, told: false, gone: false }
+    }
+
     /// Whether a connection is of any use.
     pub(super) fn wants_to_connect(&self) -> bool {
-        matches!(self.why, Why::PowerOff(_)) && !self.gone
+        !matches!(self.why, Why::Stop) && !self.gone
     }
 }
 
@@ -57,6 +67,7 @@ pub(super) fn capabilities(options: &Options) -> Vec<String> {
         ("reconnect", true),
         ("power-curve", options.takes_curve),
         ("wall", options.takes_wall),
+        ("shut-down", options.shuts_down),
     ];
     all.into_iter().filter(|(_, can)| *can).map(|(name, _)| name.to_owned()).collect()
 }
@@ -94,13 +105,15 @@ impl Session {
                 self.disconnect(now, within);
             }
             Some(Kind::PrepareForPowerOff(prepare)) => {
-                if matches!(self.leaving, Some(Leaving { why: Why::Stop, .. })) {
-                    return self.result(id, Err("the agent is ending".to_owned()));
-                }
-                let until = after(now.mono, self.time_until(now, prepare.deadline_ms));
-                self.leaving = Some(Leaving { why: Why::PowerOff(id), until, flushed: false, gone: false });
-                self.commands.push(Command::Flush);
+                let why = if prepare.stay { Why::Deliver(id) } else { Why::PowerOff(id) };
+                self.begin_to_leave(now, id, why, prepare.deadline_ms);
             }
+            Some(Kind::ShutDown(_)) if !self.options.shuts_down => {
+                let why =
+                    "it may not shut its machine down; set fleet-may-shut-down = true in the agent's configuration";
+                self.result(id, Err(why.to_owned()));
+            }
+            Some(Kind::ShutDown(order)) => self.begin_to_leave(now, id, Why::ShutDown(id), order.deadline_ms),
             Some(Kind::PowerCurve(curve)) => {
                 let rises = curve.load_uw.len() == 11 && curve.load_uw.is_sorted();
                 if !rises {
@@ -116,12 +129,43 @@ impl Session {
         }
     }
 
-    /// What became of a directive that took time.
-    pub(super) fn applied(&mut self, id: u64, result: Result<String, String>) {
-        if let Some(at) = self.applying.iter().position(|known| *known == id) {
-            self.applying.remove(at);
-            self.result(id, result);
+    fn begin_to_leave(&mut self, now: Moment, id: u64, why: Why, deadline_ms: u64) {
+        match self.leaving {
+            Some(Leaving { why: Why::Stop, .. }) => self.result(id, Err("the agent is ending".to_owned())),
+            Some(Leaving { told: true, .. }) => self.result(id, Err("the machine is shutting down".to_owned())),
+            _ => {
+                let until = after(now.mono, self.time_until(now, deadline_ms));
+                self.leaving = Some(Leaving::new(why, until));
+                self.commands.push(Command::Flush);
+            }
         }
+    }
+
+    /// What became of a directive that took time.
+    pub(super) fn applied(&mut self, now: Moment, id: u64, result: Result<String, String>) {
+        let Some(at) = self.applying.iter().position(|known| *known == id) else { return };
+        self.applying.remove(at);
+        let done = result.is_ok();
+        self.result(id, result);
+        if matches!(&self.leaving, Some(Leaving { why: Why::ShutDown(order), .. }) if *order == id) {
+            match done {
+                true => self.part(now),
+                // the machine is up and will be
+                false => self.leaving = None,
+            }
+        }
+    }
+
+    /// Says goodbye, for the machine goes off.
+    fn part(&mut self, now: Moment) {
+        let Some(leaving) = &mut self.leaving else { return };
+        leaving.gone = true;
+        leaving.until = leaving.until.max(now.mono).saturating_add(after(0, STILL_UP));
+        if matches!(self.state, State::Streaming(_)) {
+            self.say(Say::Goodbye(v1::Goodbye { reason: "power-off".to_owned() }));
+        }
+        self.commands.push(Command::Tell(Notice::PoweringOff));
+        self.disconnect(now, Duration::ZERO);
     }
 
     fn result(&mut self, id: u64, result: Result<String, String>) {
@@ -145,7 +189,7 @@ impl Session {
     /// The agent is about to end.
     pub(super) fn stop(&mut self, now: Moment) {
         let until = after(now.mono, STOP_WITHIN);
-        self.leaving = Some(Leaving { why: Why::Stop, until, flushed: false, gone: false });
+        self.leaving = Some(Leaving::new(Why::Stop, until));
         self.commands.push(Command::Flush);
         if let State::Connecting { .. } | State::Greeting { .. } = self.state {
             self.disconnect(now, Duration::ZERO);
@@ -169,25 +213,31 @@ impl Session {
                 self.commands.push(Command::Done);
             }
             Why::PowerOff(id) if !leaving.gone && all_acked && streaming => {
-                leaving.gone = true;
-                leaving.until = leaving.until.max(now.mono).saturating_add(after(0, STILL_UP));
                 self.result(id, Ok("everything is delivered".to_owned()));
-                self.say(Say::Goodbye(v1::Goodbye { reason: "power-off".to_owned() }));
-                self.commands.push(Command::Tell(Notice::PoweringOff));
-                self.disconnect(now, Duration::ZERO);
+                self.part(now);
             }
-            Why::PowerOff(id) if over => {
-                // the machine is up and will be: go on as before
-                let gone = leaving.gone;
+            Why::Deliver(id) if all_acked && streaming => {
                 self.leaving = None;
-                if !gone {
+                self.result(id, Ok("everything is delivered".to_owned()));
+            }
+            Why::ShutDown(id) if !leaving.told && !over && all_acked && streaming => {
+                leaving.told = true;
+                leaving.until = after(now.mono, STILL_UP);
+                self.applying.push(id);
+                self.commands.push(Command::ShutDown(id));
+            }
+            Why::PowerOff(id) | Why::Deliver(id) | Why::ShutDown(id) if over => {
+                // the machine is up and will be: go on as before
+                let said = leaving.gone || leaving.told;
+                self.leaving = None;
+                if !said {
                     let left = self.spool.next_seq - self.spool.first_seq;
                     self.result(id, Err(format!("{left} frames could not be delivered in time")));
                 }
                 // at once, if not connected
                 self.connect_if_due(now);
             }
-            Why::Stop | Why::PowerOff(_) => {}
+            Why::Stop | Why::PowerOff(_) | Why::Deliver(_) | Why::ShutDown(_) => {}
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Options {
     pub takes_curve: bool,
     /// Whether it wants to be told what the whole machine draws.
     pub takes_wall: bool,
+    /// Whether the fleet may shut the machine down.
+    pub shuts_down: bool,
 }
 
 /// Why a connection is not there, or not any more.
@@ -87,7 +89,7 @@ pub enum Event {
     Frames(u64, Vec<Batch>),
     /// All that was measured is in the spool, as [`Command::Flush`] asked for.
     Flushed(Position),
-    /// What became of a [`Command::Curve`].
+    /// What became of a [`Command::Curve`] or [`Command::ShutDown`].
     Applied(u64, Result<String, String>),
     /// The agent is about to end.
     Stop,
@@ -135,6 +137,8 @@ pub enum Command {
     },
     /// Use this load curve; answer with Applied.
     Curve(u64, v1::PowerCurve),
+    /// Tell the machine to shut down; answer with Applied, unless that isn't known.
+    ShutDown(u64),
     /// The whole machine's input was read by the fleet.
     Wall(Told),
     /// Log this.
@@ -274,7 +278,7 @@ impl Session {
                     leaving.flushed = true;
                 }
             }
-            Event::Applied(id, result) => self.applied(id, result),
+            Event::Applied(id, result) => self.applied(now, id, result),
             Event::Stop => self.stop(now),
             Event::Connected(_) | Event::Ended(..) | Event::Message(..) | Event::Frames(..) => {}
         }

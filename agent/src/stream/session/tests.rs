@@ -21,6 +21,7 @@ fn options() -> Options {
         version: "0.1.0".into(),
         takes_curve: false,
         takes_wall: true,
+        shuts_down: true,
     }
 }
 
@@ -83,6 +84,9 @@ struct World {
     notices: Vec<Notice>,
     said: Vec<v1::agent_message::Kind>,
     walls: Vec<Told>,
+    /// How often the machine was told to shut down, and what comes of it.
+    shut_downs: usize,
+    shut_down: Option<Result<String, String>>,
     done: bool,
 }
 
@@ -110,6 +114,8 @@ impl World {
             notices: Vec::new(),
             said: Vec::new(),
             walls: Vec::new(),
+            shut_downs: 0,
+            shut_down: Some(Ok("it does".to_owned())),
             done: false,
         };
         for n in 0..world.faults.len() {
@@ -195,6 +201,10 @@ impl World {
             Command::Tell(notice) => self.notices.push(notice),
             Command::Done => self.done = true,
             Command::Wall(told) => self.walls.push(told),
+            Command::ShutDown(id) => {
+                self.shut_downs += 1;
+                events.extend(self.shut_down.clone().map(|result| Event::Applied(id, result)));
+            }
             Command::Intervals { .. } | Command::Curve(..) => {}
         }
     }
@@ -402,7 +412,8 @@ fn a_fleet_that_forgot_everything_is_told_from_here_on() {
 fn a_machine_that_is_to_be_powered_off_says_all_it_has_and_goodbye() {
     let mut world = World::new(5, Limits::default(), Vec::new());
     world.run(95);
-    let kind = v1::directive::Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: 1_700_000_200_000 });
+    let kind =
+        v1::directive::Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: 1_700_000_200_000, stay: false });
     world.say(0, v1::fleet_message::Kind::Directive(v1::Directive { id: 3, kind: Some(kind) }));
     world.run(99);
     let [.., v1::agent_message::Kind::Frames(_), result, goodbye] = world.said.as_slice() else {
@@ -418,6 +429,77 @@ fn a_machine_that_is_to_be_powered_off_says_all_it_has_and_goodbye() {
     world.run(300);
     assert_eq!(world.session.figures().reconnects, 1);
     assert_eq!(world.delivered.len() as u64, world.appended);
+}
+
+fn order(id: u64, kind: v1::directive::Kind) -> v1::fleet_message::Kind {
+    v1::fleet_message::Kind::Directive(v1::Directive { id, kind: Some(kind) })
+}
+
+fn answers(world: &World) -> Vec<(u64, bool, String)> {
+    let result = |said: &v1::agent_message::Kind| match said {
+        v1::agent_message::Kind::Result(r) => Some((r.id, r.done, r.text.clone())),
+        _ => None,
+    };
+    world.said.iter().filter_map(result).collect()
+}
+
+#[test]
+fn an_agent_that_may_shuts_its_machine_down_once_all_is_delivered() {
+    use v1::directive::Kind;
+    let mut world = World::new(7, Limits::default(), Vec::new());
+    world.run(95);
+    let deliver = v1::PrepareForPowerOff { deadline_ms: 1_700_000_200_000, stay: true };
+    world.say(0, order(3, Kind::PrepareForPowerOff(deliver)));
+    world.run(99);
+    assert!(world.session.figures().connected && world.shut_downs == 0);
+    world.say(0, order(4, Kind::ShutDown(v1::ShutDown { deadline_ms: 1_700_000_200_000 })));
+    world.run(103);
+    assert_eq!(world.shut_downs, 1);
+    assert_eq!(answers(&world).iter().map(|a| (a.0, a.1)).collect::<Vec<_>>(), [(3, true), (4, true)]);
+    let last = world.said.last().unwrap();
+    assert!(matches!(last, v1::agent_message::Kind::Goodbye(g) if g.reason == "power-off"), "{last:?}");
+    assert!(world.notices.contains(&Notice::PoweringOff) && !world.session.figures().connected);
+    world.run(600);
+    assert!(world.session.figures().connected && world.shut_downs == 1, "it is up, and goes on");
+}
+
+#[test]
+fn a_machine_that_may_not_or_cannot_be_shut_down_stays_up_and_says_why() {
+    use v1::directive::Kind;
+    let shut_down = || order(4, Kind::ShutDown(v1::ShutDown { deadline_ms: 1_700_000_130_000 }));
+    let mut world = World::new(8, Limits::default(), Vec::new());
+    world.session = Session::new(Options { shuts_down: false, ..options() }, 8);
+    let position = world.spool.position();
+    world.step(Event::Spool(position));
+    world.run(95);
+    world.say(0, shut_down());
+    world.run(99);
+    let said = answers(&world);
+    assert!(said.len() == 1 && !said[0].1 && said[0].2.contains("fleet-may-shut-down = true"), "{said:?}");
+    assert!(world.session.figures().connected && world.shut_downs == 0);
+
+    for result in [Some(Err("no such program".to_owned())), None] {
+        let mut world = World::new(9, Limits::default(), Vec::new());
+        world.shut_down = result.clone();
+        world.run(95);
+        world.say(0, shut_down());
+        world.run(99);
+        let said = answers(&world);
+        assert_eq!(said.len(), usize::from(result.is_some()), "{said:?}");
+        assert!(said.iter().all(|a| !a.1 && a.2 == "no such program"));
+        world.run(400);
+        assert!(world.session.figures().connected && world.shut_downs == 1);
+        assert!(world.delivered.len() as u64 + 2 > world.appended, "it goes on as before");
+    }
+
+    // who can't deliver in time is not shut down later
+    let mut world = World::new(10, Limits::default(), Vec::new());
+    world.run(95);
+    world.say(0, order(4, Kind::ShutDown(v1::ShutDown { deadline_ms: 1_700_000_090_000 })));
+    world.run(600);
+    let said = answers(&world);
+    assert!(said.len() == 1 && !said[0].1 && said[0].2.contains("could not be delivered in time"), "{said:?}");
+    assert_eq!(world.shut_downs, 0);
 }
 
 #[test]
@@ -494,7 +576,7 @@ proptest! {
                 2 => K::Ack(v1::Ack { seq: number % 40, ..Default::default() }),
                 3 => directive(Some(D::Intervals(config))),
                 4 => directive(Some(D::Reconnect(v1::Reconnect { within_ms: small }))),
-                5 => directive(Some(D::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: number }))),
+                5 => directive(Some(D::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms: number, stay: number % 2 == 0 }))),
                 6 => directive(Some(D::PowerCurve(v1::PowerCurve { load_uw: vec![number; small as usize % 20], ..Default::default() }))),
                 7 => K::Wall(v1::Wall { energy_uj: number, power_uw: number, age_ms: small, error_ppm: small, source: "\u{7}pdu".into() }),
                 _ => directive(None),

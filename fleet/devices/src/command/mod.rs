@@ -9,7 +9,7 @@
 //! A FEED has any of `watts`, `watt-hours`, `amperes`, `volts` and `error-percent`. What is left out is absent. Exit
 //! code 0 is success; else the last line on stderr is the reason. `run` runs the program under its limits.
 
-pub(crate) mod run;
+pub mod run;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -18,7 +18,7 @@ const LONGEST: u64 = 1024 * 1024;
 const LONGEST_REASON: usize = 4096;
 
 /// A program with its environment and limits.
-pub(crate) struct Program {
+pub struct Program {
     path: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -27,19 +27,21 @@ pub(crate) struct Program {
 }
 
 /// How it ended.
-pub(crate) struct Finished {
-    pub(crate) status: ExitStatus,
+pub struct Finished {
+    /// Its exit code, or the signal that ended it.
+    pub status: ExitStatus,
     /// All that it wrote to stdout.
-    pub(crate) output: Vec<u8>,
+    pub output: Vec<u8>,
     /// The end of what it wrote to stderr.
-    pub(crate) reason: Vec<u8>,
+    pub reason: Vec<u8>,
 }
 
 /// Kills a process group when dropped: at the deadline, or when nobody waits any more.
 struct Group(Option<Pid>);
 
 impl Program {
-    pub(crate) fn new(
+    /// A program that is called with these arguments in front of others, and has this environment and no other.
+    pub fn new(
         path: PathBuf,
         args: Vec<String>,
         env: Vec<(String, String)>,
@@ -65,7 +67,10 @@ impl Program {
     }
 
     /// Runs it with these arguments behind its own to its end, whatever that is.
-    pub(crate) async fn finish(&self, args: &[&str]) -> Result<Finished, DeviceError> {
+    ///
+    /// # Errors
+    /// If it can't be run, takes too long, or says too much.
+    pub async fn finish(&self, args: &[&str]) -> Result<Finished, DeviceError> {
         let device = self.name();
         let asked = args.join(" ");
         let mut command = Command::new(&self.path);

@@ -8,7 +8,7 @@ mod orders;
 mod plans;
 mod resume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebbtide_planner::policy::Policy;
 use ebbtide_planner::state::{FleetState, Time};
@@ -58,7 +58,7 @@ pub struct Executor {
     quarantined: BTreeMap<NodeId, String>,
     paused: Option<String>,
     modes: BTreeMap<String, Mode>,
-    closed_windows: BTreeMap<String, ()>,
+    closed_windows: BTreeSet<String>,
     last_replan: Option<Time>,
     last_step: Option<Time>,
     out: Vec<Command>,
@@ -164,7 +164,7 @@ impl Executor {
                 self.closed_windows.remove(&pool);
             }
             Event::Window { pool, open: false } => {
-                self.closed_windows.insert(pool, ());
+                self.closed_windows.insert(pool);
             }
             Event::LeaseLost => self.stand_down(),
         }
@@ -259,6 +259,10 @@ impl Executor {
             self.end(world, id, State::Cancelled, words);
             return false;
         }
+        if matches!(op.task, Task::Capacity { .. }) {
+            self.keep_capacity(world, id);
+            return false;
+        }
         let Some(node) = op.task.node().cloned() else { return false };
         if op.quiet_until.is_some_and(|t| world.now < t) {
             return false;
@@ -349,7 +353,7 @@ impl Executor {
             return Some(why.clone());
         }
         let (plan, _) = op.part_of?;
-        self.not_allowed(world, plan, node)
+        self.not_allowed(world, plan, node, op.phase != Phase::Begin || !op.steps.is_empty())
     }
 
     /// Why an operation that hasn't begun has to wait for others.

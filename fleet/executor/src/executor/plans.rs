@@ -61,7 +61,7 @@ impl PlanRun {
 
 impl Executor {
     pub(super) fn take_plan(&mut self, world: World<'_>, plan: Box<Plan>) {
-        if plan.is_empty() {
+        if plan.is_empty() || self.waits_already(&plan) {
             return;
         }
         let objection = self.objection(world, &plan);
@@ -75,6 +75,17 @@ impl Executor {
                 self.plans.insert(id, run);
             }
         }
+    }
+
+    /// Whether the same plan was put forward before and goes on waiting.
+    fn waits_already(&self, plan: &Plan) -> bool {
+        let same = |id: &OperationId| {
+            let known = self.ops.get(id).and_then(plan_of);
+            known.is_some_and(|p| {
+                p.inputs == plan.inputs && p.actions.iter().map(|a| &a.what).eq(plan.actions.iter().map(|a| &a.what))
+            })
+        };
+        self.plans.iter().any(|(id, run)| !run.inherited && !run.parts.iter().any(|p| p.begun) && same(id))
     }
 
     /// Why a plan isn't taken up.
@@ -99,16 +110,22 @@ impl Executor {
         None
     }
 
-    /// Why a plan may not act on a node now.
-    pub(super) fn not_allowed(&self, world: World<'_>, plan: OperationId, node: &NodeId) -> Option<String> {
+    /// Why a plan may not act on a node now. What was begun on it is brought to its end also when it is no longer time.
+    pub(super) fn not_allowed(
+        &self,
+        world: World<'_>,
+        plan: OperationId,
+        node: &NodeId,
+        begun: bool,
+    ) -> Option<String> {
         let pool = world.fleet.nodes.get(node).map_or("", |n| n.pool.as_str());
-        if self.closed_windows.contains_key(pool) {
-            return Some(format!("it isn't time to act in pool {pool:?}"));
-        }
         let approved = self.plans.get(&plan).is_some_and(|run| run.approved);
         match self.modes.get(pool).copied().unwrap_or_default() {
             Mode::Observe => Some(format!("pool {pool:?} is only observed")),
             Mode::Recommend if !approved => Some("the plan waits for approval".to_owned()),
+            Mode::Auto if !approved && !begun && self.closed_windows.contains(pool) => {
+                Some(format!("it isn't time to act in pool {pool:?}: the plan waits for that, or for approval"))
+            }
             Mode::Recommend | Mode::Auto => None,
         }
     }
@@ -177,7 +194,7 @@ impl Executor {
         let Some(part) = run.parts.get(n).filter(|p| !p.begun && !p.over) else { return };
         let late = world.now >= run.started.plus_secs(part.deadline_s);
         let node = part.task.node().cloned();
-        let waits_for_word = node.as_ref().and_then(|n| self.not_allowed(world, id, n));
+        let waits_for_word = node.as_ref().and_then(|n| self.not_allowed(world, id, n, false));
         let observed = node.as_ref().is_some_and(|n| {
             let pool = world.fleet.nodes.get(n).map_or("", |n| n.pool.as_str());
             self.modes.get(pool).copied().unwrap_or_default() == Mode::Observe

@@ -1,6 +1,6 @@
 //! Beginning anew from the journal, after a crash at any moment or as a new leader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebbtide_planner::state::Time;
 
@@ -59,7 +59,7 @@ impl Executor {
             quarantined: BTreeMap::new(),
             paused: None,
             modes: BTreeMap::new(),
-            closed_windows: BTreeMap::new(),
+            closed_windows: BTreeSet::new(),
             last_replan: None,
             last_step: None,
             out: Vec::new(),

@@ -1,7 +1,10 @@
-//! Emptying a node: close it, let its workloads leave one by one, look that it is empty; or open it again.
+//! Emptying a node: close it, let its workloads leave, a few at a time, look that it is empty; or open it again.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use ebbtide_planner::state::FleetState;
 use ebbtide_planner::state::node::PowerState;
+use ebbtide_planner::state::resources::Resources;
 use ebbtide_planner::state::workload::Workload;
 use ebbtide_proto::{NodeId, WorkloadId};
 
@@ -152,16 +155,83 @@ fn leave(op: &Operation, view: &View<'_>, job: &Job<'_>) -> Next {
             }
         }
     }
-    if let Some(step) = op.steps.last()
-        && let Effect::Evict { workload, to, members, .. } = &step.effect
-        && let Some(next) = under_way(op, view, step, workload, to.as_ref(), *members)
-    {
+    let mut leaving = Leaving::default();
+    for (step, workload, to, members) in asked(op, view.fleet) {
+        match under_way(op, view, step, workload, to, members) {
+            None => {}
+            Some(Next::Wait(why)) => leaving.add(view, workload, Next::Wait(why)),
+            Some(Next::Look(why)) => leaving.add(view, workload, Next::Look(why)),
+            Some(next) => return next,
+        }
+    }
+    let full = leaving.workloads.len() >= view.settings.moves_at_once.max(1);
+    if let Some(next) = leaving.next.take_if(|_| full) {
         return next;
     }
-    if let Some(moves) = job.moves { of_plan(op, view, job, moves) } else { of_all(view) }
+    let next =
+        if let Some(moves) = job.moves { of_plan(op, view, job, moves, &leaving) } else { of_all(view, &leaving) };
+    match (next, leaving.next) {
+        // others may be asked, or are over; to go on all have to be
+        (next @ (Next::Act(..) | Next::Settle(..)), _) | (next, None) => next,
+        (Next::Turn(phase @ Phase::Open { .. }), _) => Next::Turn(phase),
+        (Next::Quarantine(why), _) => Next::Quarantine(why),
+        (Next::End(state, why), _) if state != State::Done => Next::End(state, why),
+        (_, Some(wait)) => wait,
+    }
 }
 
-/// What there is to do about the workload that was asked to leave last; `None` if that is over.
+/// The latest that was asked of each workload that may not have left yet.
+fn asked<'a>(op: &'a Operation, fleet: &FleetState) -> Vec<(&'a Step, &'a WorkloadId, Option<&'a NodeId>, usize)> {
+    let (mut seen, mut groups) = (BTreeSet::new(), BTreeSet::new());
+    let mut latest = Vec::new();
+    for step in op.steps.iter().rev() {
+        let Effect::Evict { workload, to, members, group } = &step.effect else { continue };
+        // of a group that may lack one, the next was asked when this ran elsewhere
+        let alone = group.as_ref().filter(|group| fleet.budgets.get(*group).is_none_or(|away| *away <= 1));
+        let over = alone.is_some_and(|group| !groups.insert(group)) && !fleet.workloads.contains_key(workload);
+        if seen.insert(workload) && !over {
+            latest.push((step, workload, to.as_ref(), *members));
+        }
+    }
+    latest.reverse();
+    latest
+}
+
+/// Workloads that were asked to leave and don't run elsewhere yet.
+#[derive(Default)]
+struct Leaving<'a> {
+    workloads: BTreeSet<&'a WorkloadId>,
+    groups: BTreeMap<&'a str, u32>,
+    /// The room that they need.
+    needs: Resources,
+    /// What is waited for.
+    next: Option<Next>,
+}
+
+impl<'a> Leaving<'a> {
+    fn add(&mut self, view: &View<'a>, workload: &'a WorkloadId, next: Next) {
+        self.workloads.insert(workload);
+        if let Some(known) = view.fleet.workloads.get(workload) {
+            self.needs.add(&known.requests);
+            if let Some(group) = &known.group {
+                *self.groups.entry(group).or_default() += 1;
+            }
+        }
+        // a look serves all of them
+        if self.next.is_none() || matches!(next, Next::Look(_)) {
+            self.next = Some(next);
+        }
+    }
+
+    /// Whether a workload has to wait until another of its group runs elsewhere.
+    fn holds(&self, view: &View<'_>, w: &Workload) -> bool {
+        let Some(group) = w.group.as_deref() else { return false };
+        let away = view.fleet.budgets.get(group).copied().unwrap_or(1);
+        self.groups.get(group).is_some_and(|n| *n >= away.max(1))
+    }
+}
+
+/// What there is to do about a workload that was asked to leave; `None` if that is over.
 fn under_way(
     op: &Operation,
     view: &View<'_>,
@@ -182,10 +252,10 @@ fn under_way(
             Some(roll_back(op, State::RolledBack, format!("undone: {workload} doesn't leave: {why}")))
         }
         Tried::Again(at, why) if view.now < at => Some(Next::Wait(format!("waiting for {workload}: {why}"))),
-        Tried::Again(..) => Some(ask(view, workload, to)),
+        Tried::Again(..) => Some(ask(view, workload, to, &Leaving::default())),
         Tried::Unknown if here => match view.fresh(op).and_then(|s| s.workloads.as_ref()) {
             None => Some(Next::Look(format!("looking if {workload} has left"))),
-            Some(there) if there.contains(workload) => Some(ask(view, workload, to)),
+            Some(there) if there.contains(workload) => Some(ask(view, workload, to, &Leaving::default())),
             Some(_) => Some(Next::Wait(format!("waiting for {workload} to run elsewhere"))),
         },
         Tried::Done | Tried::Unknown if here => Some(Next::Wait(format!("waiting for {workload} to leave"))),
@@ -211,11 +281,14 @@ fn running(fleet: &FleetState, group: &str) -> usize {
     fleet.workloads.values().filter(|w| w.group.as_deref() == Some(group) && w.node.is_some()).count()
 }
 
-fn ask(view: &View<'_>, workload: &WorkloadId, to: Option<&NodeId>) -> Next {
+fn ask(view: &View<'_>, workload: &WorkloadId, to: Option<&NodeId>, leaving: &Leaving<'_>) -> Next {
     let Some(w) = view.fleet.workloads.get(workload) else {
         return Next::Wait(format!("waiting for {workload} to be known again"));
     };
-    if !has_room(view, w) {
+    if leaving.holds(view, w) {
+        return Next::Wait(format!("{workload} waits for another of its group"));
+    }
+    if !has_room(view, w, &leaving.needs) {
         return Next::Wait(format!("no open node has room for {workload}"));
     }
     let members = w.group.as_deref().map_or(0, |g| running(view.fleet, g));
@@ -223,11 +296,12 @@ fn ask(view: &View<'_>, workload: &WorkloadId, to: Option<&NodeId>) -> Next {
     Next::Act(effect, format!("moving {workload}"))
 }
 
-/// Whether any other node could take the workload now.
-fn has_room(view: &View<'_>, w: &Workload) -> bool {
+/// Whether any other node could take the workload now, besides what is on its way.
+fn has_room(view: &View<'_>, w: &Workload, on_its_way: &Resources) -> bool {
     view.fleet.nodes.values().any(|n| {
         let mut wanted = view.fleet.places.used(&n.id).clone();
         wanted.add(&w.requests);
+        wanted.add(on_its_way);
         n.id != *view.node
             && n.power == PowerState::On
             && !n.cordoned
@@ -236,10 +310,10 @@ fn has_room(view: &View<'_>, w: &Workload) -> bool {
     })
 }
 
-fn of_plan(op: &Operation, view: &View<'_>, job: &Job<'_>, moves: &[Planned]) -> Next {
+fn of_plan(op: &Operation, view: &View<'_>, job: &Job<'_>, moves: &[Planned], leaving: &Leaving<'_>) -> Next {
     let over = |action: u32| view.settled.and_then(|s| s.get(&action).copied());
     let mut waits = None;
-    for m in moves.iter().filter(|m| over(m.action).is_none()) {
+    for m in moves.iter().filter(|m| over(m.action).is_none() && !leaving.workloads.contains(&m.workload)) {
         let here = view.fleet.workloads.get(&m.workload).filter(|w| w.node.as_ref() == Some(view.node));
         let Some(w) = here else { return Next::Settle(m.action, true) };
         if let Some(failed) = m.needs.iter().find(|n| over(**n) == Some(false)) {
@@ -252,7 +326,7 @@ fn of_plan(op: &Operation, view: &View<'_>, job: &Job<'_>, moves: &[Planned]) ->
             waits.get_or_insert_with(|| format!("{} waits for action {need} of the plan", w.id));
             continue;
         }
-        match ask(view, &m.workload, Some(&m.to)) {
+        match ask(view, &m.workload, Some(&m.to), leaving) {
             Next::Wait(why) => waits = waits.or(Some(why)),
             next => return next,
         }
@@ -264,14 +338,14 @@ fn of_plan(op: &Operation, view: &View<'_>, job: &Job<'_>, moves: &[Planned]) ->
     }
 }
 
-fn of_all(view: &View<'_>) -> Next {
+fn of_all(view: &View<'_>, leaving: &Leaving<'_>) -> Next {
     let mut waits = None;
     let here = view.fleet.places.on(view.node).filter_map(|id| view.fleet.workloads.get(id));
-    for w in here.filter(|w| !w.per_node) {
+    for w in here.filter(|w| !w.per_node && !leaving.workloads.contains(&w.id)) {
         if w.stays {
             return Next::Wait(format!("{} must not be disturbed", w.id));
         }
-        match ask(view, &w.id, None) {
+        match ask(view, &w.id, None, leaving) {
             Next::Wait(why) => waits = waits.or(Some(why)),
             next => return next,
         }

@@ -117,7 +117,7 @@ pub(crate) fn next(op: &Operation, view: &View<'_>) -> Next {
         Task::Unlock { .. } => lock::unlock(op, view),
         Task::CleanUp { left_by, .. } => lock::clean_up(op, view, *left_by),
         Task::Place { workload, .. } => drain::place(op, view, workload),
-        Task::Plan { .. } | Task::Word { .. } => Next::Wait(String::new()),
+        Task::Plan { .. } | Task::Capacity { .. } | Task::Word { .. } => Next::Wait(String::new()),
     }
 }
 

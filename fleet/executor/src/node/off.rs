@@ -60,7 +60,13 @@ pub(crate) fn shutdown(op: &Operation, view: &View<'_>) -> Next {
     let failed = op.steps.iter().skip(op.steps_before).filter(|s| is_shutdown(&s.effect)).count();
     match view.ways().off.get(failed) {
         Some(way) => Next::Act(Effect::Shutdown { way: *way }, "shutting it down".to_owned()),
-        None => roll_back(op, State::Failed, "undone: nothing could shut it down".to_owned()),
+        None => {
+            let why = match last.and_then(|s| s.answer.as_ref()) {
+                Some((_, Answer::Failed { why })) => format!(": {why}"),
+                _ => String::new(),
+            };
+            roll_back(op, State::Failed, format!("undone: nothing could shut it down{why}"))
+        }
     }
 }
 

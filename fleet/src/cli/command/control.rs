@@ -4,15 +4,16 @@ use ebbtide_proto::v1;
 use serde::{Serialize, Serializer};
 
 use crate::cli::args::{
-    ApproveArgs, AuditArgs, CancelArgs, EvacuateArgs, Follow, Format, LockArgs, OperationsArgs, PauseArgs, PoolArgs,
-    PoolVerb, PowerArgs, PowerVerb, UnlockArgs,
+    ApproveArgs, AuditArgs, CancelArgs, CapacityArgs, CapacityVerb, EvacuateArgs, Follow, Format, LockArgs,
+    OperationsArgs, PauseArgs, PoolArgs, PoolVerb, PowerArgs, PowerVerb, UnlockArgs,
 };
 use crate::cli::connect::Fleet;
 use crate::cli::failure::{Exit, Failure, printable};
-use crate::cli::figure::{ago, moment};
+use crate::cli::figure::{ago, bytes as bytes_of, moment};
 use crate::cli::output::{Answer, Output, Sheet, json, write_on};
 use crate::cli::record::{Record, operation_state, pool_mode};
 use crate::cli::table::{Cell, Column, Table, Tint};
+use crate::cli::when::Length;
 
 /// Lists pools, or says what one may do.
 pub(in crate::cli) async fn pool(fleet: &Fleet, args: &PoolArgs, output: &Output) -> Result<Exit, Failure> {
@@ -97,6 +98,34 @@ pub(in crate::cli) async fn power(fleet: &Fleet, args: &PowerArgs, output: &Outp
         }
     };
     follow(fleet, begun, how, output).await
+}
+
+/// Lists what workloads may use, or says so.
+pub(in crate::cli) async fn capacity(fleet: &Fleet, args: &CapacityArgs, output: &Output) -> Result<Exit, Failure> {
+    let kept = match &args.verb {
+        CapacityVerb::List => {
+            let request = v1::ListCapacityRequest {};
+            let answer = fleet.ask("asking for capacities", fleet.control().list_capacity(request)).await?;
+            output.show(&Capacities(answer))?;
+            return Ok(Exit::Ok);
+        }
+        CapacityVerb::Set { node, cpu, memory, lasts, why } => {
+            let request = v1::SetCapacityRequest {
+                node: node.clone(),
+                cpu_milli: *cpu,
+                memory_bytes: *memory,
+                for_ms: lasts.map_or(0, Length::ms),
+                why: why.clone(),
+            };
+            fleet.ask("setting the capacity", fleet.control().set_capacity(request)).await?
+        }
+        CapacityVerb::Clear { node } => {
+            let request = v1::ClearCapacityRequest { node: node.clone() };
+            fleet.ask("clearing the capacity", fleet.control().clear_capacity(request)).await?
+        }
+    };
+    // it lasts: who wants to see its end watches the operation
+    follow(fleet, kept, Follow { no_wait: true }, output).await
 }
 
 /// Gives an operation up.
@@ -196,6 +225,7 @@ struct Pools(v1::ControlState);
 struct Operations(v1::ListOperationsResponse);
 struct Shown(v1::Operation);
 struct Audit(v1::ListAuditResponse);
+struct Capacities(v1::ListCapacityResponse);
 
 macro_rules! as_record {
     ($($name:ident),*) => {
@@ -207,7 +237,7 @@ macro_rules! as_record {
     };
 }
 
-as_record!(Pools, Operations, Shown, Audit);
+as_record!(Pools, Operations, Shown, Audit, Capacities);
 
 fn tint(state: v1::OperationState) -> Tint {
     match state {
@@ -221,10 +251,21 @@ fn tint(state: v1::OperationState) -> Tint {
 
 impl Answer for Pools {
     fn table(&self, output: &Output) -> String {
-        let mut table = Table::new(&[Column::text("POOL"), Column::text("MODE"), Column::figure("NODES")]);
+        let mut table =
+            Table::new(&[Column::text("POOL"), Column::text("MODE"), Column::figure("NODES"), Column::text("ACTS")]);
         for pool in &self.0.pools {
             let name = if pool.name.is_empty() { "(none)" } else { &pool.name };
-            table.row([Cell::tinted(name, Tint::Bold), pool_mode(pool.mode).into(), pool.nodes.to_string().into()]);
+            let until = match pool.until_ms {
+                0 => String::new(),
+                at => format!(" until {}", moment(at, &output.zone, true)),
+            };
+            let acts = match pool.open {
+                None => Cell::from("at any time"),
+                Some(true) => format!("open{until}").into(),
+                Some(false) => Cell::tinted(format!("closed{until}"), Tint::Doubtful),
+            };
+            let nodes = pool.nodes.to_string();
+            table.row([Cell::tinted(name, Tint::Bold), pool_mode(pool.mode).into(), nodes.into(), acts]);
         }
         let going = format!(
             "{} going on · generation {}\n",
@@ -235,9 +276,11 @@ impl Answer for Pools {
     }
 
     fn csv(&self) -> Sheet {
-        let mut sheet = Sheet::new(&["pool", "mode", "nodes"]);
+        let mut sheet = Sheet::new(&["pool", "mode", "nodes", "open", "until_ms"]);
         for pool in &self.0.pools {
-            sheet.row([pool.name.clone(), pool_mode(pool.mode), pool.nodes.to_string()]);
+            let open = pool.open.map(|open| open.to_string()).unwrap_or_default();
+            let (nodes, until) = (pool.nodes.to_string(), pool.until_ms.to_string());
+            sheet.row([pool.name.clone(), pool_mode(pool.mode), nodes, open, until]);
         }
         sheet
     }
@@ -324,6 +367,95 @@ impl Answer for Shown {
                 step.answered_ms.to_string(),
                 step.answer.clone(),
                 step.undo.clone(),
+            ]);
+        }
+        sheet
+    }
+}
+
+/// CPUs, from thousandths.
+fn cpus(milli: u64) -> String {
+    format!("{}", milli as f64 / 1000.0)
+}
+
+/// Memory; `–` if nobody said how much there is.
+fn memory(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "–".to_owned(), bytes_of)
+}
+
+impl Answer for Capacities {
+    fn table(&self, output: &Output) -> String {
+        let mut table = Table::new(&[
+            Column::text("NODE"),
+            Column::text("POOL").may_go(2),
+            Column::figure("CPUS"),
+            Column::figure("FOR WORK"),
+            Column::figure("ASKED"),
+            Column::figure("MEMORY").may_go(3),
+            Column::figure("FOR WORK").may_go(3),
+            Column::figure("ASKED").may_go(3),
+            Column::text("SET BY"),
+            Column::text("UNTIL"),
+            Column::text("WHY").may_go(1),
+        ]);
+        for node in &self.0.nodes {
+            let until = match (node.operation, node.until_ms) {
+                (0, _) => String::new(),
+                (_, 0) => "cleared".to_owned(),
+                (_, at) => moment(at, &output.zone, true),
+            };
+            let requested = node.memory_bytes.map(|_| node.requested_memory_bytes);
+            table.row([
+                Cell::tinted(&node.node, Tint::Bold),
+                (&node.pool).into(),
+                cpus(node.cpu_milli).into(),
+                cpus(node.allocatable_cpu_milli).into(),
+                cpus(node.requested_cpu_milli).into(),
+                memory(node.memory_bytes).into(),
+                memory(node.allocatable_memory_bytes).into(),
+                memory(requested).into(),
+                (&node.by).into(),
+                until.into(),
+                (&node.why).into(),
+            ]);
+        }
+        table.render(output.look)
+    }
+
+    fn csv(&self) -> Sheet {
+        let mut sheet = Sheet::new(&[
+            "node",
+            "pool",
+            "cpu_milli",
+            "allocatable_cpu_milli",
+            "requested_cpu_milli",
+            "memory_bytes",
+            "allocatable_memory_bytes",
+            "requested_memory_bytes",
+            "set_cpu_milli",
+            "set_memory_bytes",
+            "operation",
+            "by",
+            "until_ms",
+            "why",
+        ]);
+        let known = |value: Option<u64>| value.map(|v| v.to_string()).unwrap_or_default();
+        for n in &self.0.nodes {
+            sheet.row([
+                n.node.clone(),
+                n.pool.clone(),
+                n.cpu_milli.to_string(),
+                n.allocatable_cpu_milli.to_string(),
+                n.requested_cpu_milli.to_string(),
+                known(n.memory_bytes),
+                known(n.allocatable_memory_bytes),
+                n.requested_memory_bytes.to_string(),
+                known(n.set_cpu_milli),
+                known(n.set_memory_bytes),
+                n.operation.to_string(),
+                n.by.clone(),
+                n.until_ms.to_string(),
+                n.why.clone(),
             ]);
         }
         sheet
