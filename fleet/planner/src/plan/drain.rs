@@ -89,10 +89,9 @@ impl Planner<'_, '_> {
         let moving: f64 = leaving.iter().map(|&w| self.move_cost(w)).sum();
         let cost_j = moving + node.boot.joules();
         let policy = self.problem.policy;
-        let pays =
-            |saved_w: f64, cost_j: f64| saved_w * policy.horizon_s as f64 >= policy.margin * cost_j && saved_w > 0.0;
+        let pays = |saved_w: f64| saved_w * policy.horizon_s as f64 >= policy.margin * cost_j && saved_w > 0.0;
         // moving its load elsewhere may save more than idling, but not more than all it draws
-        if !pays(self.pack.watts(n) - node.off_watts, cost_j) {
+        if !pays(self.pack.watts(n) - node.off_watts) {
             return Verdict::NotWorth { saved_w: saves, cost_j };
         }
         let level = |w: &W| self.problem.work[*w].level;
@@ -106,15 +105,6 @@ impl Planner<'_, '_> {
         let z = self.pack.margins.drain;
         for &w in &leaving {
             let Some(to) = self.seek(w, z) else {
-                if moves.len() + 1 < self.moves_left
-                    && let Some(done) = self.displace(w, n, z, f64::INFINITY, &moves)
-                {
-                    let new = |(known, _): &(N, Load)| *known != n && books.iter().all(|(old, _)| old != known);
-                    let more: Vec<(N, Load)> = done.books.into_iter().filter(new).collect();
-                    books.extend(more);
-                    moves.extend(done.moves);
-                    continue;
-                }
                 self.roll_back(n, &before, books, &moves);
                 // what ruled the others out is told for some: looking at all nodes for all nodes takes too long
                 let ruled_out = if self.told < TOLD { self.ruled_out(w, z) } else { Vec::new() };
@@ -137,9 +127,7 @@ impl Planner<'_, '_> {
             return Verdict::Held { by: Hold::Receives };
         }
         let dynamic_w: f64 = moves.iter().map(|m| m.watts).sum();
-        // with those who gave way
-        let cost_j = moves.iter().map(|m| self.move_cost(m.w)).sum::<f64>() + node.boot.joules();
-        if !pays(saves - dynamic_w, cost_j) {
+        if !pays(saves - dynamic_w) {
             self.roll_back(n, &before, books, &moves);
             return Verdict::NotWorth { saved_w: saves - dynamic_w, cost_j };
         }
@@ -174,10 +162,18 @@ impl Planner<'_, '_> {
     }
 
     /// Takes an attempt back, to the last bit.
-    fn roll_back(&mut self, n: N, before: &Load, mut books: Vec<(N, Load)>, moves: &[Move]) {
+    fn roll_back(&mut self, n: N, before: &Load, books: Vec<(N, Load)>, moves: &[Move]) {
+        for m in moves.iter().rev() {
+            self.pack.lift(m.w);
+            self.pack.put(m.w, n);
+        }
         self.pack.open[n] = true;
-        books.push((n, before.clone()));
-        self.undo(books, moves);
+        self.pack.loads[n] = before.clone();
+        for (to, load) in books {
+            self.pack.loads[to] = load;
+            self.index.update(&self.pack, to);
+        }
+        self.index.update(&self.pack, n);
     }
 
     /// Interlocks that want a number of nodes on.

@@ -35,10 +35,8 @@ impl Planner<'_, '_> {
                 if self.moves_left == 0 || self.pack.effort == 0 {
                     return;
                 }
-                match self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) {
-                    Some(to) => self.improve_by(w, n, to),
-                    None => self.improve_in_turn(w, n, slope),
-                }
+                let Some(to) = self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) else { continue };
+                self.improve_by(w, n, to);
             }
         }
     }
@@ -76,26 +74,6 @@ impl Planner<'_, '_> {
         self.steps.extend(late.into_iter().map(|w| Step::Place(w, n)));
     }
 
-    /// Moves a workload to where another gives way to it, if both moves together pay.
-    fn improve_in_turn(&mut self, w: W, n: N, slope: f64) {
-        if self.moves_left < 2 {
-            return;
-        }
-        let (held, z, policy) = (self.reserve_holds(), self.pack.margins.drain, self.problem.policy);
-        let Some(done) = self.displace(w, n, z, slope, &[]) else { return };
-        let cost: f64 = done.moves.iter().map(|m| policy.margin * self.move_cost(m.w)).sum();
-        let pays = -done.watts() * policy.horizon_s as f64 >= cost && done.watts() < 0.0;
-        if !pays || held && !self.reserve_holds() {
-            self.undo(done.books, &done.moves);
-            return;
-        }
-        for m in done.moves {
-            self.pack.touched[m.w] = true;
-            self.moves_left -= 1;
-            self.steps.push(Step::Move(m));
-        }
-    }
-
     /// Puts what waited, and was just placed, where it takes fewer watts now that all nodes for it are chosen. Nothing
     /// was started yet, so this costs nothing.
     pub(crate) fn improve_waiting(&mut self) {
@@ -104,20 +82,17 @@ impl Planner<'_, '_> {
             if self.pack.effort == 0 {
                 return;
             }
-            match self.cheaper(w, n, 0.0) {
-                Some(to) => drop(self.shift(w, n, to)),
-                None => self.improve_waiting_in_turn(w, n),
+            let Some(to) = self.cheaper(w, n, 0.0) else { continue };
+            let held = self.reserve_holds();
+            let before = [n, to].map(|n| (n, self.pack.loads[n].clone()));
+            self.shift(w, n, to);
+            if held && !self.reserve_holds() {
+                self.shift(w, to, n);
+                for (n, load) in before {
+                    self.pack.loads[n] = load;
+                    self.index.update(&self.pack, n);
+                }
             }
-        }
-    }
-
-    /// The same where another of those that waited gives way.
-    fn improve_waiting_in_turn(&mut self, w: W, n: N) {
-        let slope = self.market.kind_of[n].map_or(0.0, |k| self.market.kinds[k].slope);
-        let Some(done) = self.displace(w, n, self.pack.margins.fit, slope, &[]) else { return };
-        let free = done.moves.iter().all(|m| self.problem.work[m.w].home.is_none());
-        if !free || done.watts() >= 0.0 {
-            self.undo(done.books, &done.moves);
         }
     }
 

@@ -137,8 +137,6 @@ pub(crate) struct Planner<'p, 'a> {
     pub(crate) moves_left: usize,
     /// Nodes for which it was said what ruled all others out.
     pub(crate) told: usize,
-    /// Workloads for which somebody may still be looked for who gives way.
-    pub(crate) displacing: usize,
 }
 
 impl<'p, 'a> Planner<'p, 'a> {
@@ -162,7 +160,6 @@ impl<'p, 'a> Planner<'p, 'a> {
             verdicts: vec![None; problem.nodes.len()],
             moves_left: problem.policy.max_moves,
             told: 0,
-            displacing: displace::MOST,
             pack,
         }
     }
