@@ -167,7 +167,7 @@ impl Driver {
         while let Some(event) = events.pop_front() {
             changed |= !matches!(event, Event::Tick);
             let fleet = self.plans.state();
-            for command in self.executor.step(now(), &fleet, self.plans.policy(), event) {
+            for command in self.executor.step(now(), &fleet, &self.plans.policy(), event) {
                 match command {
                     Command::Journal { generation, record } => {
                         let seq = record.seq;

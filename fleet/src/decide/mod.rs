@@ -1,11 +1,14 @@
 //! Plans for the fleet as it is: what is seen becomes events, events become a state, a state becomes a plan.
 //!
-//! `inventory` is the file of what agents don't know, `observe` turns what they tell into events (pure), `archive` keeps
-//! plans with all they were made from, `answer` puts them into the words of the API. Deciding itself is the crate
-//! `ebbtide-planner`. Nothing in here switches anything.
+//! `inventory` is the file of what agents don't know, `observe` turns what they tell into events (pure), `beneath` does
+//! that for nodes of a Kubernetes cluster (pure), `cluster` takes in what the cluster tells. `archive` keeps plans with all
+//! they were made from, `answer` puts them into the words of the API. Deciding itself is the crate `ebbtide-planner`.
+//! Nothing in here switches anything.
 
 mod answer;
 pub mod archive;
+pub mod beneath;
+mod cluster;
 pub mod inventory;
 pub mod observe;
 
@@ -30,7 +33,9 @@ use ebbtide_runtime::tasks::{self, Shutdown};
 use tokio::sync::{Notify, watch};
 
 pub use self::answer::NoAnswer;
+pub use self::cluster::hear;
 use self::archive::Archive;
+use self::cluster::Cluster;
 use self::inventory::Inventory;
 use self::observe::{Observer, Seen, Sight};
 use crate::catalogue::Catalogue;
@@ -73,7 +78,9 @@ pub struct Standing {
 /// The fleet's plans.
 pub struct Plans {
     mode: Mode,
-    policy: Policy,
+    policy: RwLock<Arc<Policy>>,
+    /// The policy of the file, or the usual one.
+    own_policy: Arc<Policy>,
     archive: Archive,
     standing: RwLock<Option<Standing>>,
     /// The plan that stands, for those who act on it.
@@ -93,6 +100,7 @@ struct Work {
     state: FleetState,
     wakes: BTreeMap<NodeId, u64>,
     remembered_ms: u64,
+    cluster: Option<Cluster>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -124,10 +132,12 @@ impl Plans {
             observer.resume(state, Time::from_ms(now_ms()), FORGET_S);
         }
         let state = state.unwrap_or_default();
-        let work = Work { observer, state, wakes: BTreeMap::new(), remembered_ms: now_ms() };
+        let work = Work { observer, state, wakes: BTreeMap::new(), remembered_ms: now_ms(), cluster: None };
+        let policy = Arc::new(policy);
         Ok(Self {
             mode,
-            policy,
+            policy: RwLock::new(Arc::clone(&policy)),
+            own_policy: policy,
             archive,
             standing: RwLock::new(None),
             news: watch::channel(None).0,
@@ -154,8 +164,22 @@ impl Plans {
     }
 
     /// The policy.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Plans by another policy from now on, or by the own one again.
+    ///
+    /// # Errors
+    /// If it makes no sense; says where. Then that of before stays.
+    pub fn set_policy(&self, text: Option<&str>) -> Result<(), String> {
+        let policy = match text {
+            Some(text) => Arc::new(parse_policy(text)?),
+            None => Arc::clone(&self.own_policy),
+        };
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        self.plan_now();
+        Ok(())
     }
 
     /// Makes the next plan now rather than when it is due.
@@ -171,7 +195,8 @@ impl Plans {
     /// One round: takes in what is seen, and plans.
     pub fn round(&self, at: Time, seen: &BTreeMap<NodeId, Sight>, wakes: &[v1::Wake]) {
         let mut work = locked(&self.work);
-        let Work { observer, state, wakes: known, remembered_ms } = &mut *work;
+        work.cluster_round(at, seen);
+        let Work { observer, state, wakes: known, remembered_ms, cluster } = &mut *work;
         for event in observer.observe(at, seen) {
             state.apply(at, event);
         }
@@ -185,20 +210,25 @@ impl Plans {
             }
         }
         let wait_s = observer.settles_in(at);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state.clone());
+        self.publish(state);
         if at.ms().saturating_sub(*remembered_ms) >= REMEMBER_MS {
             *remembered_ms = at.ms();
             self.remember(state, at);
+        }
+        if let Some(cluster) = cluster.as_ref().filter(|cluster| !cluster.is_complete()) {
+            self.want(cluster.missing());
+            return;
         }
         if state.nodes.is_empty() {
             self.want("no node was heard of yet; let one join: ebbtide token create --node NAME".to_owned());
             return;
         }
         let begun = clock::now();
-        let made = plan(state, &self.policy, at);
+        let policy = self.policy();
+        let made = plan(state, &policy, at);
         let took_us = u64::try_from(clock::now().since(begun).as_micros()).unwrap_or(u64::MAX);
         match made {
-            Ok(made) => self.stand(state, made, at, took_us),
+            Ok(made) => self.stand(state, &policy, made, at, took_us),
             Err(Refusal::NotSynced) => {
                 self.want(format!("nodes are still waited for, {wait_s:.0} s at most"));
             }
@@ -210,7 +240,7 @@ impl Plans {
     }
 
     /// Makes `made` the plan that stands, unless that says the same.
-    fn stand(&self, state: &FleetState, made: Plan, at: Time, took_us: u64) {
+    fn stand(&self, state: &FleetState, policy: &Policy, made: Plan, at: Time, took_us: u64) {
         if let Some(standing) = self.standing()
             && at.ms().saturating_sub(standing.decision.now.ms()) < ANEW_MS
             && says_the_same(&standing.decision.plan, &made)
@@ -224,7 +254,7 @@ impl Plans {
             *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
             return;
         }
-        let decision = Decision::of(state.clone(), self.policy.clone(), at, made);
+        let decision = Decision::of(state.clone(), policy.clone(), at, made);
         let violations = answer::violations(&decision);
         if !violations.is_empty() {
             tracing::error!(?violations, "a plan doesn't hold up: this is a fault of the planner, please report it");
@@ -250,6 +280,10 @@ impl Plans {
         if violations.is_empty() {
             self.news.send_replace(Some(Arc::new(plan)));
         }
+    }
+
+    fn publish(&self, state: &FleetState) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state.clone());
     }
 
     /// Says why there is no plan.
