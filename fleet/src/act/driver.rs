@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ebbtide_executor::Executor;
 use ebbtide_executor::audit::AuditEntry;
-use ebbtide_executor::command::{Command, Generation};
-use ebbtide_executor::event::Event;
+use ebbtide_executor::command::{Command, Generation, Mark};
+use ebbtide_executor::event::{Cordon, Event, Sight};
 use ebbtide_executor::operation::{OperationId, Who};
 use ebbtide_executor::settings::{Mode, Settings};
 use ebbtide_planner::plan::action::{Do, Plan};
@@ -17,20 +18,25 @@ use ebbtide_runtime::clock;
 use ebbtide_runtime::tasks::{self, Shutdown, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::hosts::{self, Hosts};
-use super::{Acting, Board, Journal, Order, WAITING, Wanted};
+use super::hosts;
+use super::lead::Lead;
+use super::{Acting, Board, Journal, Order, Reach, WAITING, Wanted};
 use crate::decide::Plans;
 
 /// Time between two looks of the executor at the clock.
 const TICK: Duration = Duration::from_secs(1);
+/// Marks on nodes are told each so many ticks.
+const MARKS: u64 = 10;
 /// Answers that wait for the executor.
 const ANSWERS: usize = 256;
 
-/// Runs the executor.
+/// Runs the executor, as long as this daemon leads.
 pub struct Driver {
-    executor: Executor,
+    executor: Option<Executor>,
+    settings: Settings,
     generation: Generation,
-    hosts: Hosts,
+    reach: Reach,
+    lead: Lead,
     plans: Arc<Plans>,
     orders: mpsc::Receiver<Order>,
     board: watch::Sender<Arc<Board>>,
@@ -39,38 +45,39 @@ pub struct Driver {
     next_ticket: u64,
     modes: BTreeMap<String, Mode>,
     effects: Tasks,
+    ticks: u64,
 }
 
 impl Driver {
-    /// Takes the lead, and up what was left at the last end.
+    /// Opens what is needed; nothing is done before [`Driver::run`].
     ///
     /// # Errors
-    /// If `actions.db` can't be used, or what is in it makes no sense.
+    /// If `actions.db` can't be used.
     pub fn open(
-        hosts: Hosts,
+        reach: Reach,
+        lead: Lead,
         plans: Arc<Plans>,
         modes: &BTreeMap<String, Mode>,
         mut settings: Settings,
     ) -> anyhow::Result<(Self, Acting)> {
-        let journal = hosts.journal.clone();
-        let (generation, records) = journal.lead()?;
-        for feed in hosts.rack.feeds() {
+        let journal = reach.hosts.journal.clone();
+        for feed in reach.hosts.rack.feeds() {
             if let Ok(node) = NodeId::new(&feed.node) {
-                settings.ways.insert(node, hosts::ways(feed, &hosts.rack));
+                settings.ways.insert(node, hosts::ways(feed, &reach.hosts.rack));
             }
         }
-        let executor = Executor::resume(&records, now(), generation, settings)?;
         let mut all = modes.clone();
         all.extend(journal.modes()?);
-        let board =
-            Board { generation, leads: true, closed: journal.closed()?, modes: all.clone(), ..Board::default() };
+        let board = Board { closed: journal.closed()?, modes: all.clone(), ..Board::default() };
         let (orders_in, orders) = mpsc::channel(WAITING);
         let (board, shown) = watch::channel(Arc::new(board));
         let acting = Acting { orders: orders_in, board: shown, journal };
         let driver = Self {
-            executor,
-            generation,
-            hosts,
+            executor: None,
+            settings,
+            generation: Generation(0),
+            reach,
+            lead,
             plans,
             orders,
             board,
@@ -79,25 +86,64 @@ impl Driver {
             next_ticket: 1,
             modes: all,
             effects: Tasks::new(),
+            ticks: 0,
         };
         Ok((driver, acting))
     }
 
-    /// Acts until the stop. What is under way at that moment is taken up at the next start.
+    /// Acts whenever this daemon leads, until the stop. What is under way when that ends is taken up by whoever leads next.
     ///
     /// # Errors
-    /// If the journal can't be written any more: then nothing more is done.
+    /// If the journal can't be read or written: then nothing more is done.
     pub async fn run(mut self, stop: Shutdown) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = stop.requested() => break,
+                () = self.lead.gained() => {
+                    self.begin().await?;
+                    if self.act(&stop).await? {
+                        break;
+                    }
+                }
+                // whoever gave it is told that nothing is done here
+                Some(order) = self.orders.recv() => drop(order),
+            }
+        }
+        self.effects.finish(Duration::from_secs(5)).await;
+        Ok(())
+    }
+
+    /// Takes up what was left when somebody led last.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let journal = self.reach.hosts.journal.clone();
+        let (generation, records) = tasks::blocking("take the lead", move || journal.lead())
+            .await
+            .context("reading actions.db ended halfway")??;
+        self.generation = generation;
+        self.executor = Some(Executor::resume(&records, now(), generation, self.settings.clone())?);
         for (pool, mode) in self.modes.clone() {
             self.step(Event::Mode { pool, mode }).await?;
         }
+        self.show().await;
+        Ok(())
+    }
+
+    /// Acts until the stop, which is `true`, or until the lead is lost.
+    async fn act(&mut self, stop: &Shutdown) -> anyhow::Result<bool> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut planned = self.plans.news();
         loop {
             tokio::select! {
-                () = stop.requested() => break,
-                _ = ticks.tick() => self.step(Event::Tick).await?,
+                () = stop.requested() => return Ok(true),
+                () = self.lead.changed() => {}
+                _ = ticks.tick() => {
+                    self.ticks += 1;
+                    self.step(Event::Tick).await?;
+                    if self.ticks.is_multiple_of(MARKS) {
+                        self.tell_marks().await?;
+                    }
+                }
                 Some(event) = self.answers.1.recv() => self.step(event).await?,
                 Some(order) = self.orders.recv() => self.take(order).await?,
                 Ok(()) = planned.changed() => {
@@ -108,9 +154,31 @@ impl Driver {
                 }
                 _ = self.effects.next_ended(), if !self.effects.is_empty() => {}
             }
-            anyhow::ensure!(self.executor.is_leading(), "this daemon doesn't act any more; the log above says why");
+            if self.lead.generation().is_none() {
+                self.stand_down().await;
+                return Ok(false);
+            }
+            let leads = self.executor.as_ref().is_some_and(Executor::is_leading);
+            anyhow::ensure!(leads, "this daemon doesn't act any more; the log above says why");
         }
-        self.effects.finish(Duration::from_secs(5)).await;
+    }
+
+    /// Another may lead now: what is under way is cut off, and nothing of it is believed any more.
+    async fn stand_down(&mut self) {
+        tracing::warn!("this daemon doesn't act until it leads again");
+        self.executor = None;
+        self.effects = Tasks::new();
+        self.answers = mpsc::channel(ANSWERS);
+        self.tickets.clear();
+        self.show().await;
+    }
+
+    /// Tells the executor whose marks are on nodes: what nobody cares for any more is opened.
+    async fn tell_marks(&mut self) -> anyhow::Result<()> {
+        for (node, cordon) in self.reach.marked() {
+            let sight = Box::new(Sight { cordon: Some(cordon), ..Sight::default() });
+            self.step(Event::Seen { node, look: None, sight }).await?;
+        }
         Ok(())
     }
 
@@ -167,7 +235,8 @@ impl Driver {
         while let Some(event) = events.pop_front() {
             changed |= !matches!(event, Event::Tick);
             let fleet = self.plans.state();
-            for command in self.executor.step(now(), &fleet, &self.plans.policy(), event) {
+            let Some(executor) = &mut self.executor else { break };
+            for command in executor.step(now(), &fleet, &self.plans.policy(), event) {
                 match command {
                     Command::Journal { generation, record } => {
                         let seq = record.seq;
@@ -181,18 +250,18 @@ impl Driver {
                         });
                     }
                     Command::Do { generation, key, node, effect, .. } => {
-                        let (hosts, answers) = (self.hosts.clone(), self.answers.0.clone());
+                        let (reach, answers) = (self.reach.clone(), self.answers.0.clone());
                         self.effects.spawn(format!("{key}"), async move {
-                            let answer = hosts.bring_about(&node, &effect).await;
+                            let answer = reach.bring_about(&node, &effect).await;
                             // the executor has stopped: what became of it is looked at by the next
                             drop(answers.send(Event::Answered { generation, key, answer }).await);
                             Ok(())
                         });
                     }
                     Command::Look { node, look, .. } => {
-                        let (hosts, answers) = (self.hosts.clone(), self.answers.0.clone());
+                        let (reach, answers) = (self.reach.clone(), self.answers.0.clone());
                         self.effects.spawn(format!("look at {node}"), async move {
-                            let sight = Box::new(hosts.look(node.clone()).await);
+                            let sight = Box::new(reach.look(node.clone()).await);
                             drop(answers.send(Event::Seen { node, look: Some(look), sight }).await);
                             Ok(())
                         });
@@ -203,6 +272,11 @@ impl Driver {
                     }
                     Command::Audit(entry) => {
                         tracing::info!(operation = %entry.operation, who = %entry.who, result = ?entry.result, "{}", entry.what);
+                        let (reach, told) = (self.reach.clone(), entry.clone());
+                        self.effects.spawn("event of a node", async move {
+                            reach.tell(&told).await;
+                            Ok(())
+                        });
                         self.written("audit", move |journal| journal.audit(&entry)).await?;
                     }
                     Command::Accepted { ticket, operation } => {
@@ -225,7 +299,7 @@ impl Driver {
     /// Tells everybody how things stand.
     async fn show(&mut self) {
         let closed = {
-            let journal = self.hosts.journal.clone();
+            let journal = self.reach.hosts.journal.clone();
             tasks::blocking("which nodes are closed", move || journal.closed()).await
         };
         let before = self.board.borrow().clone();
@@ -233,17 +307,24 @@ impl Driver {
             let known = before.operations.get(&op.id).filter(|known| ***known == *op);
             (op.id, known.cloned().unwrap_or_else(|| Arc::new(op.clone())))
         };
+        let mut closed = match closed {
+            Some(Ok(closed)) => closed,
+            _ => before.closed.clone(),
+        };
+        closed.extend(self.reach.marked().into_iter().filter_map(|(node, cordon)| match cordon {
+            Cordon::Ours(id) => Some((node, Mark::Operation(id))),
+            Cordon::Locked => Some((node, Mark::Lock)),
+            Cordon::Open | Cordon::Foreign => None,
+        }));
+        let executor = self.executor.as_ref();
         let board = Board {
-            operations: self.executor.operations().map(shown).collect(),
-            quarantined: self.executor.quarantined().clone(),
-            closed: match closed {
-                Some(Ok(closed)) => closed,
-                _ => before.closed.clone(),
-            },
+            operations: executor.map_or_else(|| before.operations.clone(), |e| e.operations().map(shown).collect()),
+            quarantined: executor.map_or_else(|| before.quarantined.clone(), |e| e.quarantined().clone()),
+            closed,
             modes: self.modes.clone(),
-            paused: self.executor.paused().map(str::to_owned),
+            paused: executor.and_then(|e| e.paused().map(str::to_owned)),
             generation: self.generation,
-            leads: self.executor.is_leading(),
+            leads: executor.is_some_and(Executor::is_leading),
         };
         self.board.send_replace(Arc::new(board));
     }
@@ -253,7 +334,7 @@ impl Driver {
         what: &'static str,
         write: impl FnOnce(&Journal) -> Result<(), super::JournalError> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let journal = self.hosts.journal.clone();
+        let journal = self.reach.hosts.journal.clone();
         match tasks::blocking(what, move || write(&journal)).await {
             Some(done) => Ok(done?),
             None => anyhow::bail!("writing actions.db ended halfway"),

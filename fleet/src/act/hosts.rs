@@ -56,7 +56,7 @@ pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
             on.push(Rung { way, patience_s: PATIENCE_S, tries: TRIES });
         }
     }
-    Ways { off: feed.bmc.iter().map(|_| Way::Bmc).collect(), on, cut: false }
+    Ways { off: feed.bmc.iter().map(|_| Way::Bmc).collect(), on, cut: feed.cut }
 }
 
 impl Hosts {
@@ -189,6 +189,11 @@ impl Hosts {
         if let Some(work) = self.workloads(node).filter(|work| !work.is_empty()) {
             return Answer::Refused { why: format!("{} workloads run on it", work.len()), retry_after_s: None };
         }
+        self.soft_off(node).await
+    }
+
+    /// Lets the BMC shut a node down, whatever runs on it.
+    pub(super) async fn soft_off(&self, node: &NodeId) -> Answer {
         let Some(place) = self.rack.feed(node.as_str()).and_then(behind_bmc) else {
             return failed("its [[feed]] names no bmc".to_owned());
         };

@@ -1,10 +1,11 @@
 //! `ebbtide-fleet serve`: puts the parts together, opens the ports, and ends everything in order.
 //!
-//! `connection` is what a gRPC connection is before anything is read of it, `pages` the HTTP side, `control` what
-//! commands on the same machine ask of a daemon that runs.
+//! `connection` is what a gRPC connection is before anything is read of it, `pages` the HTTP side, `kubernetes` joins a
+//! cluster, `control` is what commands on the same machine ask of a daemon that runs.
 
 mod connection;
 pub mod control;
+mod kubernetes;
 mod pages;
 mod watts;
 
@@ -36,7 +37,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 
 use crate::act::hosts::Hosts;
-use crate::act::{Driver, Journal};
+use crate::act::lead::Lead;
+use crate::act::{Driver, Journal, Reach};
 use crate::api::{
     ControlService, DevicesService, EnrolmentService, FleetService, Ingest, PlannerService, TelemetryService, Trust,
 };
@@ -262,6 +264,14 @@ pub async fn run(
     let settle = Duration::from_secs(plan.settle_s);
     let plans =
         Arc::new(Plans::open(&config.data, plan.mode, plan.inventory.as_deref(), plan.policy.as_deref(), settle)?);
+    let journal = Journal::open(&config.data)?;
+    let joined = match &config.kubernetes {
+        Some(cluster) => Some(kubernetes::Joined::new(cluster, journal.name()?, &mut tasks).await?),
+        None => None,
+    };
+    if let Some(joined) = &joined {
+        plans.follow(joined.followed.clone());
+    }
     let planning = decide::run(
         Arc::clone(&plans),
         Arc::clone(live),
@@ -276,17 +286,30 @@ pub async fn run(
         rack: Arc::clone(&rack),
         live: Arc::clone(live),
         agents: Arc::clone(&fleet.ingest.agents),
-        journal: Journal::open(&config.data)?,
+        journal,
     };
-    let (driver, acting) = Driver::open(hosts, Arc::clone(&plans), &config.act.pools, config.act.limits.clone())?;
-    tasks.spawn("act", driver.run(stop.clone()));
+    let reach = Reach { hosts, cluster: joined.as_ref().map(|j| j.cluster.clone()) };
+    let lead = joined.as_ref().map_or(Lead::Always, |j| j.lead.clone());
+    let (driver, acting) = Driver::open(reach, lead, Arc::clone(&plans), &config.act.pools, config.act.limits.clone())?;
+    let mut extender = None;
+    let mut ended = None;
+    if let (Some(joined), Some(cluster)) = (joined, &config.kubernetes) {
+        joined.start(cluster, &plans, &acting, &mut tasks);
+        (extender, ended) = (joined.extender, Some(joined.ended));
+    }
+    let ending = stop.clone();
+    tasks.spawn("act", async move {
+        let outcome = driver.run(ending).await;
+        drop(ended);
+        outcome
+    });
     let control = ControlService::new(acting, Arc::clone(&plans), trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
     let router = fleet.services(trust, enrolment, service, planner, control, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
-    let pages = pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), trust, stop.clone());
+    let pages = pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), extender, trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
     tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));

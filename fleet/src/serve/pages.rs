@@ -20,8 +20,14 @@ use crate::pki;
 use crate::query::Answers;
 use crate::ui;
 
-/// The pages of the daemon.
-pub(super) fn router(answers: Arc<Answers>, plans: Arc<Plans>, trust: Trust, stop: Shutdown) -> Router {
+/// The pages of the daemon, and what a scheduler asks if it may.
+pub(super) fn router(
+    answers: Arc<Answers>,
+    plans: Arc<Plans>,
+    extender: Option<Router>,
+    trust: Trust,
+    stop: Shutdown,
+) -> Router {
     let dashboard = ui::Dashboard {
         queries: Arc::clone(&answers) as _,
         plans: Arc::clone(&plans) as _,
@@ -34,6 +40,7 @@ pub(super) fn router(answers: Arc<Answers>, plans: Arc<Plans>, trust: Trust, sto
         .route("/metrics", get(metrics_page))
         .with_state((answers, plans))
         .merge(ui::router(dashboard))
+        .merge(extender.unwrap_or_default())
         .layer(middleware::from_fn_with_state(trust, only_who_may_look))
         .merge(open)
 }
