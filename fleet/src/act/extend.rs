@@ -18,10 +18,10 @@ use crate::decide::Plans;
 const LOOK: Duration = Duration::from_millis(250);
 /// What is known and hasn't changed is told again so often, so that it doesn't count as old.
 const AGAIN_MS: u64 = 15_000;
-/// A state that is older is told no more.
-const OLD_S: f64 = 90.0;
+/// A state that is older, beyond the time between two plans, is told no more.
+const OLD_S: f64 = 60.0;
 
-/// Keeps what the extender knows up to date, until the stop.
+/// Keeps what the extender knows up to date, until the stop; plans are made `every` so often.
 ///
 /// # Errors
 /// None.
@@ -30,6 +30,7 @@ pub async fn tell(
     followed: Followed,
     acting: Acting,
     plans: Arc<Plans>,
+    every: Duration,
     stop: Shutdown,
 ) -> anyhow::Result<()> {
     let mut looks = tokio::time::interval(LOOK);
@@ -47,7 +48,7 @@ pub async fn tell(
         });
         let age_s = (now.wall / 1_000_000).saturating_sub(state.now.ms()) as f64 / 1e3;
         // what is old is left to grow old: then the extender says nothing
-        if same || age_s > OLD_S || !followed.is_complete() || !followed.stale().is_empty() {
+        if same || age_s > OLD_S + every.as_secs_f64() || !followed.is_complete() || !followed.stale().is_empty() {
             continue;
         }
         told = Some((Arc::clone(&state), Arc::clone(&board), mono_ms));

@@ -225,7 +225,7 @@ records! {
     ListOperationsResponse { operations }
     PoolControl { name, mode as pool_mode, nodes }
     Quarantine { node, why }
-    ControlState { paused, pools, operations, quarantined, locked, leads, generation }
+    ControlState { paused, pools, operations, quarantined, locked, leads, generation, cluster }
     AuditEntry { at_ms as moment, who, what, why, node, operation, result }
     ListAuditResponse { entries }
 }

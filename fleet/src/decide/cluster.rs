@@ -2,6 +2,7 @@
 //! comes, so that whoever acts sees at once what became of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,40 @@ use super::{Plans, Work, locked, now_ms};
 const COLLECT: Duration = Duration::from_millis(500);
 /// What is known of nodes that are gone is kept for so long.
 const KEPT_S: f64 = 86_400.0;
+
+/// How a cluster is heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Nodes that it has.
+    pub nodes: usize,
+    /// Pods that are known.
+    pub pods: usize,
+    /// Kinds of objects that were never listed, or whose watch has been broken for too long.
+    pub missing: Vec<&'static str>,
+    /// How often watches broke.
+    pub breaks: u64,
+}
+
+impl Heard {
+    fn of(followed: &Followed) -> Self {
+        let mut missing = followed.unlisted();
+        missing.extend(followed.stale());
+        let (nodes, pods) = {
+            let inventory = followed.inventory();
+            (inventory.nodes().count(), inventory.pods())
+        };
+        Self { nodes, pods, missing, breaks: followed.counts().0 }
+    }
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.missing.as_slice() {
+            [] => write!(f, "{} nodes and {} pods are followed", self.nodes, self.pods),
+            kinds => write!(f, "nothing is heard of its {}; the daemon's log says why", kinds.join(", ")),
+        }
+    }
+}
 
 /// The cluster that is followed.
 pub(super) struct Cluster {
@@ -114,7 +149,15 @@ impl Work {
 impl Plans {
     /// Follows a cluster, too; to be said before the first round.
     pub fn follow(&self, followed: Followed) {
-        locked(&self.work).cluster = Some(Cluster { followed, gone: BTreeMap::new(), waiting: BTreeSet::new() });
+        let cluster = Cluster { followed: followed.clone(), gone: BTreeMap::new(), waiting: BTreeSet::new() };
+        if self.followed.set(followed).is_ok() {
+            locked(&self.work).cluster = Some(cluster);
+        }
+    }
+
+    /// How the cluster is heard that is followed, if one is.
+    pub fn cluster(&self) -> Option<Heard> {
+        self.followed.get().map(Heard::of)
     }
 
     /// Takes in what the cluster has told since; a pod that nobody can place is planned for at once.

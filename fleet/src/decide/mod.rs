@@ -14,10 +14,11 @@ pub mod observe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ebbtide_kubernetes::watch::Followed;
 use ebbtide_planner::explain;
 use ebbtide_planner::plan::action::Plan;
 use ebbtide_planner::plan::reason::Reason;
@@ -33,7 +34,7 @@ use ebbtide_runtime::tasks::{self, Shutdown};
 use tokio::sync::{Notify, watch};
 
 pub use self::answer::NoAnswer;
-pub use self::cluster::hear;
+pub use self::cluster::{Heard, hear};
 use self::archive::Archive;
 use self::cluster::Cluster;
 use self::inventory::Inventory;
@@ -91,6 +92,8 @@ pub struct Plans {
     state: RwLock<Arc<FleetState>>,
     /// Why there is no plan.
     wanting: RwLock<String>,
+    /// The cluster that is followed.
+    followed: OnceLock<Followed>,
     work: Mutex<Work>,
 }
 
@@ -144,6 +147,7 @@ impl Plans {
             soon: Notify::new(),
             state: RwLock::default(),
             wanting: RwLock::new("the daemon has just started".to_owned()),
+            followed: OnceLock::new(),
             work: Mutex::new(work),
         })
     }

@@ -64,6 +64,7 @@ impl Joined {
         &self,
         config: &KubernetesConfig,
         plans: &Arc<Plans>,
+        every: Duration,
         acting: &Acting,
         tasks: &mut Tasks,
     ) {
@@ -73,7 +74,7 @@ impl Joined {
         let heed = wishes::heed(self.hands.clone(), place, acting.clone(), Arc::clone(plans), stop.clone());
         tasks.spawn("wishes of the cluster", heed);
         if let Some(views) = self.views.clone() {
-            let tell = extend::tell(views, followed.clone(), acting.clone(), Arc::clone(plans), stop.clone());
+            let tell = extend::tell(views, followed.clone(), acting.clone(), Arc::clone(plans), every, stop.clone());
             tasks.spawn("views for the scheduler", tell);
         }
         if config.annotate {

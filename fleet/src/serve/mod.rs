@@ -38,7 +38,7 @@ use tonic::transport::server::Router;
 
 use crate::act::hosts::Hosts;
 use crate::act::lead::Lead;
-use crate::act::{Driver, Journal, Reach};
+use crate::act::{Acting, Driver, Journal, Reach};
 use crate::api::{
     ControlService, DevicesService, EnrolmentService, FleetService, Ingest, PlannerService, TelemetryService, Trust,
 };
@@ -294,7 +294,7 @@ pub async fn run(
     let mut extender = None;
     let mut ended = None;
     if let (Some(joined), Some(cluster)) = (joined, &config.kubernetes) {
-        joined.start(cluster, &plans, &acting, &mut tasks);
+        joined.start(cluster, &plans, Duration::from_secs(config.plan.every_s), &acting, &mut tasks);
         (extender, ended) = (joined.extender, Some(joined.ended));
     }
     let ending = stop.clone();
@@ -303,20 +303,27 @@ pub async fn run(
         drop(ended);
         outcome
     });
-    let control = ControlService::new(acting, Arc::clone(&plans), trust);
+    let control = ControlService::new(acting.clone(), Arc::clone(&plans), trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
     let router = fleet.services(trust, enrolment, service, planner, control, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
-    let pages = pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), extender, trust, stop.clone());
+    let pages = pages::router(
+        Arc::clone(&fleet.answers),
+        Arc::clone(&plans),
+        acting.clone(),
+        extender,
+        trust,
+        stop.clone(),
+    );
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
     tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));
     tasks.spawn("seal", seal(Arc::clone(&fleet.answers), stop.clone()));
     for (sender, every) in senders {
-        let (answers, plans) = (Arc::clone(&fleet.answers), Arc::clone(&plans));
-        tasks.spawn("remote write", remote_write(sender, every, answers, plans, stop.clone()));
+        let of = (Arc::clone(&fleet.answers), Arc::clone(&plans), acting.clone());
+        tasks.spawn("remote write", remote_write(sender, every, of, stop.clone()));
     }
     drop(stop);
     ready(addresses);
@@ -431,8 +438,7 @@ async fn seal(answers: Arc<Answers>, stop: Shutdown) -> anyhow::Result<()> {
 async fn remote_write(
     mut sender: export::Sender,
     every: Duration,
-    answers: Arc<Answers>,
-    plans: Arc<Plans>,
+    (answers, plans, acting): (Arc<Answers>, Arc<Plans>, Acting),
     stop: Shutdown,
 ) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(every);
@@ -444,7 +450,7 @@ async fn remote_write(
             _ = ticks.tick() => {}
         }
         let at_ms = now_ms();
-        let page = pages::metrics(&answers, &plans, at_ms);
+        let page = pages::metrics(&answers, &plans, &acting, at_ms);
         sender.keep(export::request(&page, at_ms));
         if pause.is_some_and(|until| until > tokio::time::Instant::now()) {
             continue;
