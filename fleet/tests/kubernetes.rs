@@ -147,6 +147,20 @@ impl World {
         });
     }
 
+    /// Waits until `edge` is off, a minute at most.
+    async fn goes_off(&self, daemon: &Daemon) {
+        for _ in 0..600 {
+            if !self.edge.runs() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for ask in [&["operations", "-o", "json"][..], &["plan"], &["explain", "node", "edge"], &["pool", "list"]] {
+            eprintln!("{ask:?}: {}", said(daemon, ask).await.1);
+        }
+        panic!("edge is still on: {}", self.node("edge"));
+    }
+
     fn node(&self, name: &str) -> Arc<Value> {
         self.cluster.find(NODES, "", name).unwrap()
     }
@@ -167,11 +181,15 @@ fn a_node_is_emptied_and_powered_off_and_comes_back_for_a_pod_that_waits() {
         let daemon = world.daemon(Mode::Auto, 15).await;
         world.schedule_by(&daemon);
         world.settled(&daemon).await;
-        until("edge is off", async || !world.edge.runs()).await;
+        world.goes_off(&daemon).await;
         until("its operation is over", async || world.node("edge")["spec"]["unschedulable"].is_null()).await;
         assert_eq!((world.pods_on("edge"), world.pods_on("base")), (0, 2), "none is lost");
         assert_eq!((world.edge.told("bmc soft-off"), world.edge.told("bmc on")), (1, 0));
-        until("it is noted", async || world.note("edge", names::STATE) == "off").await;
+        until("it is noted", async || {
+            said(&daemon, &["reorchestrate"]).await;
+            world.note("edge", names::STATE) == "off"
+        })
+        .await;
         assert!(world.note("edge", names::STATE_REASON).contains("off: "), "{}", world.node("edge"));
         assert_eq!(world.note("base", names::IDLE_WATTS), "30.0");
         let deeds: Vec<String> = world.cluster.list(EVENTS, "default").iter().map(|e| e["message"].to_string()).collect();
@@ -208,7 +226,7 @@ fn a_budget_holds_a_node_and_it_is_opened_again() {
         assert_eq!(world.pods_on("edge"), 2, "the budget allows none to go");
         let (_, text) = said(&daemon, &["operations", "-o", "json"]).await;
         let operations: Value = serde_json::from_str(&text).unwrap();
-        let id = operations["operations"][0]["id"].to_string();
+        let id = operations["operations"][0]["id"].to_string().trim_matches('"').to_owned();
         said(&daemon, &["cancel", &id]).await;
         until("it is opened", async || world.node("edge")["spec"]["unschedulable"].is_null()).await;
         assert!(world.note("edge", names::CORDONED_BY).is_empty());
@@ -271,16 +289,21 @@ fn without_the_api_server_nothing_is_done_and_its_config_map_pauses() {
         let (_, text) = said(&daemon, &["operations", "--running", "-o", "json"]).await;
         assert!(text.contains("can't be asked") || text.contains("looking"), "{text}");
         assert!(world.edge.runs() && world.edge.told("bmc soft-off") == 0);
+        let operations: Value = serde_json::from_str(&text).unwrap();
+        let id = operations["operations"][0]["id"].to_string().trim_matches('"').to_owned();
+        said(&daemon, &["cancel", &id]).await;
 
         let map = json!({"metadata": {"name": "ebbtide-fleet"}, "data": {"paused": "true"}});
         world.cluster.create(CONFIG_MAPS, "ebbtide", map).unwrap();
         world.cluster.set_unreachable(false);
         until("it is paused", async || said(&daemon, &["pool", "list"]).await.1.contains("nothing new is begun")).await;
+        assert_eq!(said(&daemon, &["power", "off", "edge", "--no-wait"]).await.0, Some(0));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(world.edge.runs() && world.node("edge")["spec"]["unschedulable"].is_null(), "it is paused");
         let resume = json!({"data": {"paused": "false"}});
         world.cluster.patch(CONFIG_MAPS, "ebbtide", "ebbtide-fleet", &resume).unwrap();
-        until("it goes on", async || !said(&daemon, &["pool", "list"]).await.1.contains("nothing new is begun")).await;
-        assert_eq!(said(&daemon, &["power", "off", "edge"]).await.0, Some(0));
-        assert!(!world.edge.runs());
+        // the order that was given meanwhile is carried out now
+        world.goes_off(&daemon).await;
         daemon.stop().await;
     });
 }

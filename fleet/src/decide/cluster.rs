@@ -81,8 +81,10 @@ impl Cluster {
     }
 
     fn theirs(&self) -> Theirs {
+        // in this order: once everything was listed, all nodes are there
+        let complete = self.followed.is_complete();
         let nodes = self.followed.inventory().nodes().map(|n| (n.id.clone(), n.capacity.cpu_milli)).collect();
-        Theirs { nodes, complete: self.followed.is_complete(), fresh: self.followed.stale().is_empty() }
+        Theirs { nodes, complete, fresh: self.followed.stale().is_empty() }
     }
 
     /// Takes in what is new. Returns whether there was anything.
@@ -128,15 +130,18 @@ impl Work {
     /// What the cluster and the agents on its nodes tell.
     pub(super) fn cluster_round(&mut self, at: Time, seen: &BTreeMap<NodeId, Sight>) {
         let Self { observer, state, cluster: Some(cluster), .. } = self else { return };
-        let theirs = cluster.theirs();
-        let gone = {
-            let inventory = cluster.followed.inventory();
-            observer.follow(theirs, seen, &|id| inventory.pod(id).is_some())
+        let follow = |cluster: &Cluster, observer: &mut Observer, state: &mut FleetState| {
+            let theirs = cluster.theirs();
+            let gone = {
+                let inventory = cluster.followed.inventory();
+                observer.follow(theirs, seen, &|id| inventory.pod(id).is_some())
+            };
+            gone.into_iter().for_each(|event| _ = state.apply(at, event));
         };
-        for event in gone {
-            state.apply(at, event);
-        }
+        follow(cluster, observer, state);
         cluster.take_in(at, observer, state);
+        // of a node that came just now agents must not say what it is
+        follow(cluster, observer, state);
         cluster.has_new_waiting(state);
         if let Some(beneath) = observer.beneath() {
             for event in beneath.events(at, seen, &|id| state.workloads.contains_key(id)) {
