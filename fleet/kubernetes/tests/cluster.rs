@@ -208,6 +208,9 @@ async fn one_leads_at_a_time_and_each_leader_has_a_generation() {
 async fn notes_deeds_and_settings_are_written_and_read() {
     let cluster = shop().await;
     let hands = Hands::new(client(&cluster).await, "fleet");
+    hands.note("a", &Notes { curve: Some((39.04, 4.5)), ..Notes::default() }).await.unwrap();
+    let node = cluster.find(NODES, "", "a").unwrap();
+    assert_eq!(node["metadata"]["labels"][names::HOSTNAME], "a", "without a label of ours those of others stay");
     let mut notes = Notes {
         curve: Some((39.04, 4.5)),
         rank: Some(2),

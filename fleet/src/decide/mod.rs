@@ -381,14 +381,17 @@ fn now_ms() -> u64 {
 fn sights(live: &Live, rack: &Rack, wakes: &[v1::Wake], now_ms: u64) -> BTreeMap<NodeId, Sight> {
     let proven: BTreeSet<&str> = wakes.iter().filter(|wake| wake.proven).map(|wake| wake.node.as_str()).collect();
     let mut all = BTreeMap::new();
-    live.loads(now_ms, |id, load| {
-        let mut sight = seen(load);
+    live.loads(now_ms, |id, load| drop(all.insert(id.clone(), seen(load))));
+    // a node that is off may never have been heard
+    for id in rack.feeds().iter().filter_map(|feed| NodeId::new(&feed.node).ok()) {
+        all.entry(id).or_default();
+    }
+    for (id, sight) in &mut all {
         let feed = rack.feed(id.as_str());
         sight.hardware = rack.power_state(id.as_str());
         sight.switchable = feed.is_some_and(|feed| !feed.ladder().is_empty());
         sight.wake_proven = proven.contains(id.as_str());
-        all.insert(id.clone(), sight);
-    });
+    }
     all
 }
 

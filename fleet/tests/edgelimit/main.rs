@@ -284,9 +284,12 @@ fn the_arguments_of_a_boards_agent_are_understood() {
     let given = std::env::var(AGENT).ok();
     let args = match &given {
         Some(text) => text.lines().map(str::to_owned).collect(),
-        None => arguments("ru1", Path::new("/r"), Path::new("/s"), "127.0.0.1:1".parse().unwrap(), 7.0, 8.0),
+        None => arguments("ru1", Path::new("/"), Path::new("/tmp"), "127.0.0.1:1".parse().unwrap(), 7.0, 8.0),
     };
-    let parsed = cli::parse(args.into_iter().map(Into::into), []).ok().expect("they are understood");
+    let parsed = cli::parse(args.into_iter().map(Into::into), []).unwrap_or_else(|failure| {
+        failure.print();
+        panic!("they are not understood");
+    });
     let Command::Run(settings) = parsed.command else { panic!("{:?}", parsed.command) };
     if given.is_some() {
         let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).finish();
