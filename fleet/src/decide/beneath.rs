@@ -2,6 +2,7 @@
 //! they are, and whether something can switch them is told by agents and devices. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ebbtide_kubernetes::convert::node::ClusterNode;
 use ebbtide_planner::model::learn::Reading;
@@ -36,6 +37,8 @@ struct Base {
 #[derive(Default)]
 pub struct Beneath {
     theirs: Theirs,
+    /// What an operator wrote down of nodes.
+    entries: Arc<BTreeMap<NodeId, NodeEntry>>,
     bases: BTreeMap<NodeId, Base>,
     usage: BTreeMap<WorkloadId, Use>,
 }
@@ -55,16 +58,16 @@ impl Beneath {
     pub fn look(
         &mut self,
         theirs: Theirs,
-        entries: &BTreeMap<NodeId, NodeEntry>,
+        entries: &Arc<BTreeMap<NodeId, NodeEntry>>,
         seen: &BTreeMap<NodeId, Sight>,
     ) {
         self.theirs = theirs;
+        self.entries = Arc::clone(entries);
         let nothing = Sight::default();
         let mut bases = BTreeMap::new();
         for (id, milli) in &self.theirs.nodes {
             let sight = seen.get(id).unwrap_or(&nothing);
-            let entry =
-                entries.get(id).cloned().unwrap_or_else(|| NodeEntry { name: id.to_string(), ..NodeEntry::default() });
+            let entry = self.entry(id);
             let told = self.bases.get(id).map_or(0, |b| b.node.reserved_use_milli);
             if let Some(node) = base(&entry, *milli, sight, told) {
                 bases.insert(id.clone(), Base { node, speaks: sight.fresh });
@@ -73,13 +76,18 @@ impl Beneath {
         self.bases = bases;
     }
 
+    fn entry(&self, id: &NodeId) -> NodeEntry {
+        let written = self.entries.get(id).cloned();
+        written.unwrap_or_else(|| NodeEntry { name: id.to_string(), ..NodeEntry::default() })
+    }
+
     /// What Kubernetes doesn't know of a node.
     pub fn base(&self, node: &ClusterNode) -> Node {
         match self.bases.get(&node.id) {
             Some(base) => base.node.clone(),
             // it came since the last look: nothing is known that could switch it
             None => {
-                let entry = NodeEntry { name: node.id.to_string(), switchable: Some(false), ..NodeEntry::default() };
+                let entry = NodeEntry { switchable: Some(false), ..self.entry(&node.id) };
                 let milli = node.capacity.cpu_milli;
                 base(&entry, milli, &Sight::default(), 0).unwrap_or_else(|| {
                     Node::new(node.id.clone(), Resources::default(), inventory::usual(milli as f64 / 1000.0))
@@ -174,7 +182,7 @@ mod tests {
         let mut beneath = Beneath::default();
         let sights = [(id("a"), seen(60.0, &[("known", 500.0), ("unknown", 250.0)]))].into();
         let known = |id: &WorkloadId| id.to_string() == "pod/known";
-        beneath.look(theirs(true), &BTreeMap::new(), &sights);
+        beneath.look(theirs(true), &Arc::default(), &sights);
         let events = beneath.events(Time::from_secs(10), &sights, &known);
         assert!(matches!(&events[..], [
             Event::NodeRead { reading, .. },
@@ -184,7 +192,7 @@ mod tests {
         assert!(beneath.is_heard(&id("a")));
 
         // the cluster can't be heard: no reading may pass for a sign of life
-        beneath.look(theirs(false), &BTreeMap::new(), &sights);
+        beneath.look(theirs(false), &Arc::default(), &sights);
         let events = beneath.events(Time::from_secs(20), &sights, &known);
         assert!(events.iter().all(|e| matches!(e, Event::WorkloadUsed { .. })), "{events:?}");
     }
@@ -193,11 +201,11 @@ mod tests {
     fn what_can_be_switched_has_to_be_heard_by_its_agent() {
         let mut beneath = Beneath::default();
         let silent = Sight { fresh: false, hardware: Some(PowerState::Off), ..seen(60.0, &[]) };
-        beneath.look(theirs(true), &BTreeMap::new(), &[(id("a"), silent.clone())].into());
+        beneath.look(theirs(true), &Arc::default(), &[(id("a"), silent.clone())].into());
         assert!(!beneath.is_heard(&id("a")));
         assert_eq!(beneath.bases[&id("a")].node.power, PowerState::Off);
         let fixed = Sight { switchable: false, ..silent };
-        beneath.look(theirs(true), &BTreeMap::new(), &[(id("a"), fixed)].into());
+        beneath.look(theirs(true), &Arc::default(), &[(id("a"), fixed)].into());
         assert!(beneath.is_heard(&id("a")));
     }
 }

@@ -89,7 +89,8 @@ impl Cluster {
 
     /// Takes in what is new. Returns whether there was anything.
     fn take_in(&mut self, at: Time, observer: &mut Observer, state: &mut FleetState) -> bool {
-        let Some(beneath) = observer.beneath() else { return false };
+        // before the first look at a whole cluster nothing is known that lies beneath it
+        let Some(beneath) = observer.beneath().filter(|b| b.is_complete()) else { return false };
         let events = self.followed.events(&|node| beneath.base(node));
         let any = !events.is_empty();
         for event in events {
