@@ -385,7 +385,8 @@ impl Config {
             }
             let names = [&kubernetes.namespace, &kubernetes.lease, &kubernetes.config_map];
             if names.iter().any(|name| name.is_empty()) {
-                let (why, fix) = ("has an empty namespace, lease or config-map".into(), "leave it out for the usual name");
+                let (why, fix) =
+                    ("has an empty namespace, lease or config-map".into(), "leave it out for the usual name");
                 return Err(ConfigError::Conflict { key: "kubernetes", why, fix });
             }
             if kubernetes.context.is_some() && kubernetes.kubeconfig.is_none() {

@@ -192,7 +192,8 @@ fn a_node_is_emptied_and_powered_off_and_comes_back_for_a_pod_that_waits() {
         .await;
         assert!(world.note("edge", names::STATE_REASON).contains("off: "), "{}", world.node("edge"));
         assert_eq!(world.note("base", names::IDLE_WATTS), "30.0");
-        let deeds: Vec<String> = world.cluster.list(EVENTS, "default").iter().map(|e| e["message"].to_string()).collect();
+        let deeds: Vec<String> =
+            world.cluster.list(EVENTS, "default").iter().map(|e| e["message"].to_string()).collect();
         for deed in ["close edge", "move pod/", "shut edge down by its BMC"] {
             assert!(deeds.iter().any(|d| d.contains(deed)), "{deed}: {deeds:#?}");
         }

@@ -60,7 +60,8 @@ fn once(view: &View, body: &[u8]) -> f64 {
     let arguments = Arguments::read(body).unwrap();
     let filtered = serde_json::to_string(&filtered(view, &account, &arguments, &rules, 0)).unwrap();
     let arguments = Arguments::read(body).unwrap();
-    let scores = serde_json::to_string(&view.scores(&account, &arguments.asked(&rules), &arguments.names(), 0)).unwrap();
+    let scores =
+        serde_json::to_string(&view.scores(&account, &arguments.asked(&rules), &arguments.names(), 0)).unwrap();
     assert!(!filtered.is_empty() && !scores.is_empty());
     clock::now().since(before).as_secs_f64() * 1000.0
 }

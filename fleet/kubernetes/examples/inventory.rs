@@ -108,6 +108,9 @@ async fn follow(kubeconfig: &str) {
     println!("{NODE_COUNT} nodes and {POD_COUNT} pods of {} templates", followed.inventory().templates());
     println!("listed in {listed:.1} s, {} MB more than before ({empty} MB)", inventory - empty);
     println!("told to the planner in {first_ms:.0} ms ({first} events); {now} MB with its state, {most} MB at most");
-    println!("again, with nothing new but that nodes were heard: {:.0} ms; a copy of the state takes {cloned:.0} ms", again[5].0);
+    println!(
+        "again, with nothing new but that nodes were heard: {:.0} ms; a copy of the state takes {cloned:.0} ms",
+        again[5].0
+    );
     tasks.finish(Duration::from_secs(5)).await;
 }

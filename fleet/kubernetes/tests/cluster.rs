@@ -94,7 +94,8 @@ async fn a_node_is_closed_once_under_our_mark_and_foreign_ones_are_left_alone() 
     let cluster = shop().await;
     let one = Hands::new(client(&cluster).await, "fleet-1");
     let two = Hands::new(client(&cluster).await, "fleet-2");
-    let (a, b) = tokio::join!(one.cordon("a", &hold("empty it", 3), 1000), two.cordon("a", &hold("empty it", 3), 1000));
+    let mine = hold("empty it", 3);
+    let (a, b) = tokio::join!(one.cordon("a", &mine, 1000), two.cordon("a", &mine, 1000));
     let mut both = [a.unwrap(), b.unwrap()];
     both.sort_by_key(|c| *c == Closed::Before);
     assert_eq!(both, [Closed::Now, Closed::Before]);

@@ -108,7 +108,10 @@ impl Scene {
         let mine = Hold { holder: "test", reason: "a test", generation: 3 };
         ensure!(hands.cordon(node, &mine, 1000).await? == Closed::Now, "closed");
         ensure!(hands.cordon(node, &mine, 1000).await? == Closed::Before, "closed once");
-        ensure!(matches!(hands.uncordon(node, |h| h == "test", 2).await, Err(Failed::Superseded { .. })), "an old leader");
+        ensure!(
+            matches!(hands.uncordon(node, |h| h == "test", 2).await, Err(Failed::Superseded { .. })),
+            "an old leader"
+        );
         ensure!(!hands.uncordon(node, |h| h == "another", 3).await?, "for somebody else");
         ensure!(hands.uncordon(node, |h| h == "test", 3).await?, "opened");
         self.closed_by_hand(&hands).await.context("closed by hand")?;
@@ -170,7 +173,10 @@ impl Scene {
         };
         set(true.into()).await?;
         let mine = Hold { holder: "test", reason: "a test", generation: 3 };
-        ensure!(matches!(hands.cordon(&self.name, &mine, 0).await, Err(Failed::Foreign { .. })), "it is somebody else's");
+        ensure!(
+            matches!(hands.cordon(&self.name, &mine, 0).await, Err(Failed::Foreign { .. })),
+            "it is somebody else's"
+        );
         ensure!(!hands.uncordon(&self.name, |_| true, 3).await?, "and stays closed");
         set(Value::Null).await?;
         Ok(())

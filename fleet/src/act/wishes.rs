@@ -29,13 +29,7 @@ pub struct Place {
 ///
 /// # Errors
 /// None.
-pub async fn heed(
-    hands: Hands,
-    place: Place,
-    acting: Acting,
-    plans: Arc<Plans>,
-    stop: Shutdown,
-) -> anyhow::Result<()> {
+pub async fn heed(hands: Hands, place: Place, acting: Acting, plans: Arc<Plans>, stop: Shutdown) -> anyhow::Result<()> {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let by = format!("ConfigMap {}/{}", place.namespace, place.name);
@@ -45,7 +39,8 @@ pub async fn heed(
             () = stop.requested() => return Ok(()),
             _ = looks.tick() => {}
         }
-        let (wanted, found) = match tokio::time::timeout(PATIENCE, hands.settings(&place.namespace, &place.name)).await {
+        let (wanted, found) = match tokio::time::timeout(PATIENCE, hands.settings(&place.namespace, &place.name)).await
+        {
             Ok(Ok(found)) => (found.paused.then(|| "it says so".to_owned()), Some(found)),
             // if nothing can be asked, nothing can be done either: each look at a node says so
             Ok(Err(error)) if error.is_unknown() => continue,

@@ -55,12 +55,7 @@ impl Beneath {
     }
 
     /// Takes in which nodes are the cluster's, and what is seen of them.
-    pub fn look(
-        &mut self,
-        theirs: Theirs,
-        entries: &Arc<BTreeMap<NodeId, NodeEntry>>,
-        seen: &BTreeMap<NodeId, Sight>,
-    ) {
+    pub fn look(&mut self, theirs: Theirs, entries: &Arc<BTreeMap<NodeId, NodeEntry>>, seen: &BTreeMap<NodeId, Sight>) {
         self.theirs = theirs;
         self.entries = Arc::clone(entries);
         let nothing = Sight::default();
@@ -184,10 +179,13 @@ mod tests {
         let known = |id: &WorkloadId| id.to_string() == "pod/known";
         beneath.look(theirs(true), &Arc::default(), &sights);
         let events = beneath.events(Time::from_secs(10), &sights, &known);
-        assert!(matches!(&events[..], [
+        assert!(
+            matches!(&events[..], [
             Event::NodeRead { reading, .. },
             Event::WorkloadUsed { workload, cpu_milli },
-        ] if (reading.watts, reading.load) == (60.0, 0.25) && known(workload) && *cpu_milli == 500.0), "{events:?}");
+        ] if (reading.watts, reading.load) == (60.0, 0.25) && known(workload) && *cpu_milli == 500.0),
+            "{events:?}"
+        );
         assert_eq!(beneath.bases[&id("a")].node.reserved_use_milli, 250);
         assert!(beneath.is_heard(&id("a")));
 

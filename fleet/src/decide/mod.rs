@@ -34,9 +34,9 @@ use ebbtide_runtime::tasks::{self, Shutdown};
 use tokio::sync::{Notify, watch};
 
 pub use self::answer::NoAnswer;
-pub use self::cluster::{Heard, hear};
 use self::archive::Archive;
 use self::cluster::Cluster;
+pub use self::cluster::{Heard, hear};
 use self::inventory::Inventory;
 use self::observe::{Observer, Seen, Sight};
 use crate::catalogue::Catalogue;

@@ -282,12 +282,8 @@ pub async fn run(
     );
     tasks.spawn("plans", planning);
     let planner = PlannerService::new(Arc::clone(&plans) as Arc<dyn PlanQueries>, trust);
-    let hosts = Hosts {
-        rack: Arc::clone(&rack),
-        live: Arc::clone(live),
-        agents: Arc::clone(&fleet.ingest.agents),
-        journal,
-    };
+    let hosts =
+        Hosts { rack: Arc::clone(&rack), live: Arc::clone(live), agents: Arc::clone(&fleet.ingest.agents), journal };
     let reach = Reach { hosts, cluster: joined.as_ref().map(|j| j.cluster.clone()) };
     let lead = joined.as_ref().map_or(Lead::Always, |j| j.lead.clone());
     let (driver, acting) = Driver::open(reach, lead, Arc::clone(&plans), &config.act.pools, config.act.limits.clone())?;
@@ -309,14 +305,8 @@ pub async fn run(
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
-    let pages = pages::router(
-        Arc::clone(&fleet.answers),
-        Arc::clone(&plans),
-        acting.clone(),
-        extender,
-        trust,
-        stop.clone(),
-    );
+    let pages =
+        pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), acting.clone(), extender, trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
     tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));

@@ -194,10 +194,28 @@ impl Board {
 pub fn arguments(name: &str, root: &Path, state: &Path, fleet: SocketAddr, idle: f64, full: f64) -> Vec<String> {
     let text = |path: &Path| path.display().to_string();
     let args: [&str; 23] = [
-        "ebbtide-agent", "run", "--root", &text(root), "--node-name", name, "--state", &text(state),
-        "--listen", "127.0.0.1:0", "--usage", "procfs", "--interval", "500ms",
-        "--fleet", &format!("http://{fleet}"), "--fleet-node-interval", "500ms",
-        "--fleet-workload-interval", "1s", "--model-idle", &format!("{idle} W"),
+        "ebbtide-agent",
+        "run",
+        "--root",
+        &text(root),
+        "--node-name",
+        name,
+        "--state",
+        &text(state),
+        "--listen",
+        "127.0.0.1:0",
+        "--usage",
+        "procfs",
+        "--interval",
+        "500ms",
+        "--fleet",
+        &format!("http://{fleet}"),
+        "--fleet-node-interval",
+        "500ms",
+        "--fleet-workload-interval",
+        "1s",
+        "--model-idle",
+        &format!("{idle} W"),
         &format!("--model-full={full} W"),
     ];
     args.map(str::to_owned).to_vec()
@@ -238,9 +256,11 @@ impl Root {
         };
         self.fake.put("proc/cpuinfo", (0..cpus).map(cpu).collect::<String>())?;
         for n in 0..cpus {
-            for (file, text) in
-                [("physical_package_id", "0\n".to_owned()), ("core_id", format!("{n}\n")), ("thread_siblings_list", format!("{n}\n"))]
-            {
+            for (file, text) in [
+                ("physical_package_id", "0\n".to_owned()),
+                ("core_id", format!("{n}\n")),
+                ("thread_siblings_list", format!("{n}\n")),
+            ] {
                 self.fake.put(&format!("sys/devices/system/cpu/cpu{n}/topology/{file}"), text)?;
             }
         }

@@ -73,13 +73,16 @@ fn settings(folder: &Path, pdu: &str) -> Config {
         .iter()
         .enumerate()
         .map(|(i, (name, _))| {
-            let more = if i == OUTLET { format!("bmc = 'ssh'\nwake = ['pdu/1.{}']\ncut = true\n", i + 1) } else { String::new() };
+            let more = if i == OUTLET {
+                format!("bmc = 'ssh'\nwake = ['pdu/1.{}']\ncut = true\n", i + 1)
+            } else {
+                String::new()
+            };
             format!("[[feed]]\nnode = '{name}'\noutlets = ['pdu/1.{}']\n{more}", i + 1)
         })
         .collect();
-    let fixed: String = (1..=4)
-        .map(|i| format!("[[node]]\nname = 'ru{i}'\nwatts = [7, 8]\nswitchable = false\n"))
-        .collect();
+    let fixed: String =
+        (1..=4).map(|i| format!("[[node]]\nname = 'ru{i}'\nwatts = [7, 8]\nswitchable = false\n")).collect();
     let shutdown = folder.join("shutdown.sh");
     for (path, text) in [
         (folder.join("inventory.toml"), format!("{INVENTORY}{fixed}")),
@@ -164,10 +167,8 @@ impl World {
             tasks.spawn(name, board.play());
         }
         // the scheduler asks over HTTP for each pod that waits
-        let (of, extender) = (
-            Arc::clone(&cluster),
-            Extender { address: daemon.at.http, node_cache_capable: true, ignorable: false },
-        );
+        let (of, extender) =
+            (Arc::clone(&cluster), Extender { address: daemon.at.http, node_cache_capable: true, ignorable: false });
         tasks.spawn("scheduler", async move {
             loop {
                 of.schedule_through(&extender).await?;
@@ -201,7 +202,9 @@ impl World {
             let log = std::fs::read_to_string(self.folder.path().join(name).join("agent-1.log")).unwrap_or_default();
             eprintln!("{name}: {}", log.lines().rev().take(5).collect::<Vec<_>>().join("\n  "));
         }
-        for ask in [&["operations", "-o", "wide"][..], &["plan"], &["explain", "node", "edge1"], &["pool", "list"], &["nodes"]] {
+        for ask in
+            [&["operations", "-o", "wide"][..], &["plan"], &["explain", "node", "edge1"], &["pool", "list"], &["nodes"]]
+        {
             eprintln!("{ask:?}: {}", said(&self.daemon, ask).await.1);
         }
         panic!("{step}: {watts} W were never read at the PDU; it told {read:?}");
@@ -236,7 +239,14 @@ fn work_goes_to_the_radio_units_and_the_server_is_there_only_when_it_is_needed()
     run(async {
         let world = World::new().await;
         let server = || world.pdu.outlet(OUTLET);
-        world.draws("t0", 28.0, || (1..=4).all(|i| world.cluster.find(NODES, "", &format!("ru{i}")).unwrap()["status"]["conditions"][0]["status"] == "True")).await;
+        world
+            .draws("t0", 28.0, || {
+                (1..=4).all(|i| {
+                    world.cluster.find(NODES, "", &format!("ru{i}")).unwrap()["status"]["conditions"][0]["status"]
+                        == "True"
+                })
+            })
+            .await;
         // until it has a plan and its figures come from the agents
         played::until("a plan is made", async || said(&world.daemon, &["plan", "-o", "json"]).await.0 == Some(0)).await;
 

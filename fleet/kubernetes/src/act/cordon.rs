@@ -94,12 +94,7 @@ impl Hands {
     ///
     /// # Errors
     /// If a later leader closed it, or the server refuses.
-    pub async fn uncordon(
-        &self,
-        node: &str,
-        is_it: impl Fn(&str) -> bool,
-        generation: u64,
-    ) -> Result<bool, Failed> {
+    pub async fn uncordon(&self, node: &str, is_it: impl Fn(&str) -> bool, generation: u64) -> Result<bool, Failed> {
         for _ in 0..TRIES {
             let found = self.look(node).await?;
             let left_over = found.metadata.annotations.as_ref().and_then(mark);

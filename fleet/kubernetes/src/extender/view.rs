@@ -222,7 +222,9 @@ mod tests {
     #[test]
     fn the_least_watts_win_and_an_empty_node_counts_as_a_whole() {
         let view = View::of(&fleet(), None, &BTreeSet::new(), 1000);
-        let scores = |v: &View, ms| v.scores(&Account::default(), &asked(), &names(), ms).iter().map(|s| s.score).collect::<Vec<_>>();
+        let scores = |v: &View, ms| {
+            v.scores(&Account::default(), &asked(), &names(), ms).iter().map(|s| s.score).collect::<Vec<_>>()
+        };
         // 10 W, 5 W, and 25 W as its 20 W idle could be saved
         assert_eq!(scores(&view, 1000), [7, 9, 0, 0]);
         assert_eq!(scores(&view, 1000 + STALE_MS + 1), [0; 4]);
