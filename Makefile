@@ -3,7 +3,7 @@
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices lint bench fuzz ebpf clean need-rust
+.PHONY: help up test test-devices test-kubernetes lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -14,7 +14,7 @@ export FUZZ_TARGETS
 say = printf '%s\n' "$(1)" >&2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-12s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-20s %s\n' "$$t" "$$d"; done
 
 up: need-rust ## build everything, measure this machine, show it in a dashboard, until Ctrl-C
 	@cargo build --release --locked -p ebbtide-agent -p ebbtide-fleet
@@ -32,6 +32,13 @@ test-devices: need-rust ## test the drivers of power hardware against simulators
 	for p in ipmitool ipmi_sim mosquitto mosquitto_sub; do command -v $$p >/dev/null 2>&1 || { \
 		$(call say,make test-devices: $$p is missing; on Debian: apt-get install ipmitool openipmi mosquitto mosquitto-clients); exit 1; }; done; \
 	EBBTIDE_DEVICES_VENV="$$PWD/$$venv" EBBTIDE_REQUIRE_DEVICES=1 cargo test --locked -p ebbtide-devices
+
+test-kubernetes: need-rust ## test against the API server that KUBECONFIG names, in a namespace and on a node of its own
+	@if [ -z "$$KUBECONFIG" ]; then \
+		$(call say,make test-kubernetes: KUBECONFIG is not set; say KUBECONFIG=FILE make test-kubernetes$(,) with a user who may make namespaces and nodes); exit 2; fi; \
+	if [ ! -r "$$KUBECONFIG" ]; then \
+		$(call say,make test-kubernetes: the file that KUBECONFIG names can't be read); exit 2; fi; \
+	KUBECONFIG="$$(realpath "$$KUBECONFIG")" cargo test --locked -p ebbtide-kubernetes --test real -- --include-ignored
 
 lint: need-rust ## format, clippy, documentation, and what dependencies may bring in
 	@for c in fmt clippy; do cargo $$c --version >/dev/null 2>&1 || { \

@@ -56,6 +56,9 @@ pub struct Config {
     pub plan: PlanConfig,
     /// What is done about plans, and how.
     pub act: ActConfig,
+    /// The Kubernetes cluster that is followed and acted on; [kubernetes.md](kubernetes.md). None if the table is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesConfig>,
     /// What is logged: error, warn, info, debug, trace, or directives such as "info,ebbtide_fleet=debug".
     pub log_level: String,
 }
@@ -133,6 +136,48 @@ impl Default for PlanConfig {
     }
 }
 
+/// A Kubernetes cluster. Its nodes are called as their agents and their `[[feed]]`s are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct KubernetesConfig {
+    /// File that says how to reach the cluster. Left out: as the service account of the pod that this daemon is in allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of that file; its current one if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Namespace of lease and ConfigMap.
+    pub namespace: String,
+    /// Lease by which one daemon at a time acts.
+    pub lease: String,
+    /// Time after which another daemon may take a lease that isn't renewed, in seconds.
+    pub lease_s: u32,
+    /// ConfigMap by which operators pause this daemon, or give it a policy.
+    pub config_map: String,
+    /// Whether the scheduler may ask at `/extender/filter` and `/extender/prioritize`.
+    pub extender: bool,
+    /// Whether nodes get annotations of what they draw and what is done with them.
+    pub annotate: bool,
+    /// How objects of the cluster are understood; [kubernetes.md](kubernetes.md) has the keys.
+    pub rules: ebbtide_kubernetes::convert::Rules,
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            context: None,
+            namespace: "ebbtide".to_owned(),
+            lease: "ebbtide-fleet".to_owned(),
+            lease_s: 15,
+            config_map: "ebbtide-fleet".to_owned(),
+            extender: true,
+            annotate: true,
+            rules: ebbtide_kubernetes::convert::Rules::default(),
+        }
+    }
+}
+
 /// A receiver of Prometheus' remote write 1.0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -172,6 +217,7 @@ impl Default for Config {
             feed: Vec::new(),
             plan: PlanConfig::default(),
             act: ActConfig::default(),
+            kubernetes: None,
             log_level: "info".to_owned(),
         }
     }
@@ -333,6 +379,22 @@ impl Config {
                 ConfigError::Conflict { key: "act.hook", why, fix }
             })?;
         }
+        if let Some(kubernetes) = &self.kubernetes {
+            if !(5..=300).contains(&kubernetes.lease_s) {
+                let (why, fix) = ("is not between 5 and 300".into(), "15 is usual");
+                return Err(ConfigError::Conflict { key: "kubernetes.lease-s", why, fix });
+            }
+            let names = [&kubernetes.namespace, &kubernetes.lease, &kubernetes.config_map];
+            if names.iter().any(|name| name.is_empty()) {
+                let (why, fix) =
+                    ("has an empty namespace, lease or config-map".into(), "leave it out for the usual name");
+                return Err(ConfigError::Conflict { key: "kubernetes", why, fix });
+            }
+            if kubernetes.context.is_some() && kubernetes.kubeconfig.is_none() {
+                let (why, fix) = ("has a context and no kubeconfig".into(), "name the file that has the context");
+                return Err(ConfigError::Conflict { key: "kubernetes", why, fix });
+            }
+        }
         for remote in &self.remote_write {
             if !(remote.url.starts_with("http://") || remote.url.starts_with("https://")) {
                 let (why, fix) = ("has a url that is neither http:// nor https://".into(), "write the whole address");
@@ -380,7 +442,7 @@ mod tests {
     #[test]
     fn settings_that_would_harm_are_refused() {
         type Spoil = fn(&mut Config);
-        let cases: [(&str, Spoil); 8] = [
+        let cases: [(&str, Spoil); 10] = [
             ("grpc listens on 0.0.0.0:9884 without encryption", |c| c.grpc = "0.0.0.0:9884".parse().unwrap()),
             ("http listens on", |c| c.http = "[::]:1".parse().unwrap()),
             ("http is the same address", |c| c.http = c.grpc),
@@ -391,6 +453,12 @@ mod tests {
             ("act.window number 1 has cron \"nightly\"", |c| {
                 let window = "acts = 'only'\ncron = 'nightly'\nlasts = '8h'\ntime-zone = 'UTC'";
                 c.act.window.push(toml::from_str(window).unwrap());
+            }),
+            ("kubernetes.lease-s", |c| {
+                c.kubernetes = Some(KubernetesConfig { lease_s: 1, ..KubernetesConfig::default() });
+            }),
+            ("a context and no kubeconfig", |c| {
+                c.kubernetes = Some(KubernetesConfig { context: Some("x".into()), ..KubernetesConfig::default() });
             }),
         ];
         for (says, spoil) in cases {

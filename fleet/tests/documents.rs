@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use ebbtide_fleet::config::Config;
+use ebbtide_fleet::config::{Config, KubernetesConfig};
 use ebbtide_fleet::decide::inventory::Inventory;
 use ebbtide_fleet::export::METRICS;
 use ebbtide_planner::policy::{Policy, Reserve, Worth};
@@ -53,6 +53,7 @@ fn the_settings_are_listed() {
         ("ActConfig", "[act]"),
         ("WindowConfig", "[[act.window]]"),
         ("HookConfig", "[[act.hook]]"),
+        ("KubernetesConfig", "[kubernetes]"),
         ("RemoteWrite", "[[remote-write]]"),
     ] {
         text.push_str(&format!("\n## {name}\n\n| key | meaning |\n|---|---|\n"));
@@ -86,6 +87,16 @@ fn examples_of_acting_can_be_used() {
     }
     assert!(blocks.iter().any(|c| c.act.window.len() == 2) && blocks.iter().any(|c| c.act.hook.len() == 3));
     assert!(text.contains("[act.limits]\n") && blocks.iter().all(|c| c.act.limits == Config::default().act.limits));
+}
+
+/// The settings in docs/kubernetes.md are those that hold without them.
+#[test]
+fn the_settings_of_a_cluster_are_the_usual_ones() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md")).unwrap();
+    let block = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config: Config = toml::from_str(block).unwrap();
+    let usual = KubernetesConfig { kubeconfig: Some("/etc/ebbtide-fleet/kubeconfig".into()), ..Default::default() };
+    assert_eq!(config.kubernetes, Some(usual));
 }
 
 /// The files in docs/plans.md are what the daemon takes, and the policy in it is the one that holds without a file.

@@ -48,7 +48,8 @@ impl Outlets {
             !file.outlets.is_empty() || file.bmc.is_some(),
             "wall-devices {shown}: it names no outlets and no bmc of this machine; write outlets = [\"DEVICE/OUTLET\"]"
         );
-        let feed = FeedConfig { node: String::new(), outlets: file.outlets, bmc: file.bmc, wake: Vec::new() };
+        let feed =
+            FeedConfig { node: String::new(), outlets: file.outlets, bmc: file.bmc, wake: Vec::new(), cut: false };
         for place in feed.places() {
             anyhow::ensure!(
                 file.device.iter().any(|device| device.name == place.device),

@@ -30,6 +30,9 @@ pub struct FeedConfig {
     /// outlets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wake: Vec<Place>,
+    /// Whether the outlets are switched off once the node is known to be down, so that it draws nothing at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// An outlet of a device.

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use ebbtide_kubernetes::convert::Rules;
+use ebbtide_kubernetes::extender::account::Account;
 use ebbtide_kubernetes::extender::filtered;
 use ebbtide_kubernetes::extender::view::View;
 use ebbtide_kubernetes::extender::wire::Arguments;
@@ -51,11 +52,16 @@ fn main() {
 /// Milliseconds of one filter and one prioritize.
 fn once(view: &View, body: &[u8]) -> f64 {
     let rules = Rules::default();
+    let mut account = Account::default();
+    for i in 0..200 {
+        account.direct(&format!("p{i}"), &format!("node-{i:04}"), &Resources::new(500, 1 << 30), 0);
+    }
     let before = clock::now();
     let arguments = Arguments::read(body).unwrap();
-    let filtered = serde_json::to_string(&filtered(view, &arguments, &rules, 0)).unwrap();
+    let filtered = serde_json::to_string(&filtered(view, &account, &arguments, &rules, 0)).unwrap();
     let arguments = Arguments::read(body).unwrap();
-    let scores = serde_json::to_string(&view.scores(&arguments.asked(&rules), &arguments.names(), 0)).unwrap();
+    let scores =
+        serde_json::to_string(&view.scores(&account, &arguments.asked(&rules), &arguments.names(), 0)).unwrap();
     assert!(!filtered.is_empty() && !scores.is_empty());
     clock::now().since(before).as_secs_f64() * 1000.0
 }

@@ -84,6 +84,12 @@ impl Followed {
         self.pulses.iter().all(|p| p.lists.load(Ordering::Acquire) > 0)
     }
 
+    /// Kinds that weren't listed yet.
+    pub fn unlisted(&self) -> Vec<&'static str> {
+        let listed = |p: &Pulse| p.lists.load(Ordering::Acquire) > 0;
+        KINDS.iter().zip(self.pulses.iter()).filter(|(_, p)| !listed(p)).map(|(kind, _)| *kind).collect()
+    }
+
     /// Kinds whose watch has been broken for too long.
     pub fn stale(&self) -> Vec<&'static str> {
         let now = now_ms();

@@ -3,7 +3,7 @@
 
 mod support;
 
-use ebbtide_kubernetes::act::cordon::Closed;
+use ebbtide_kubernetes::act::cordon::{Closed, Hold};
 use ebbtide_kubernetes::act::evict::{Evictee, Eviction};
 use ebbtide_kubernetes::act::lease::{Candidate, Standing};
 use ebbtide_kubernetes::act::notes::{Deed, Notes};
@@ -26,6 +26,10 @@ use support::{Bench, client, client_with, replica_set};
 
 fn id(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
+}
+
+fn hold(reason: &str, generation: u64) -> Hold<'_> {
+    Hold { holder: "test", reason, generation }
 }
 
 /// Two nodes and three pods, all of them running.
@@ -90,7 +94,8 @@ async fn a_node_is_closed_once_under_our_mark_and_foreign_ones_are_left_alone() 
     let cluster = shop().await;
     let one = Hands::new(client(&cluster).await, "fleet-1");
     let two = Hands::new(client(&cluster).await, "fleet-2");
-    let (a, b) = tokio::join!(one.cordon("a", "empty it", 3, 1000), two.cordon("a", "empty it", 3, 1000));
+    let mine = hold("empty it", 3);
+    let (a, b) = tokio::join!(one.cordon("a", &mine, 1000), two.cordon("a", &mine, 1000));
     let mut both = [a.unwrap(), b.unwrap()];
     both.sort_by_key(|c| *c == Closed::Before);
     assert_eq!(both, [Closed::Now, Closed::Before]);
@@ -99,24 +104,31 @@ async fn a_node_is_closed_once_under_our_mark_and_foreign_ones_are_left_alone() 
     assert!(node["metadata"]["annotations"][names::CORDONED_BY].as_str().unwrap().contains("empty it"));
     assert_eq!(one.closed_by_us().await.unwrap()[0].0, "a");
 
+    // what is held for something else stays closed, until it is held for this
+    assert!(!one.uncordon("a", |h| h == "another", 3).await.unwrap());
+    let other = Hold { holder: "another", ..hold("lock it", 3) };
+    assert_eq!(one.cordon("a", &other, 1500).await.unwrap(), Closed::Now);
+    assert!(!one.uncordon("a", |h| h == "test", 3).await.unwrap());
+    assert_eq!(one.cordon("a", &hold("empty it", 3), 1600).await.unwrap(), Closed::Now);
+
     // another was faster once; a leader of before comes too late
     cluster.trouble("PATCH /api/v1/nodes/a", Trouble::Refused(409));
-    assert!(matches!(one.uncordon("a", 2).await, Err(Failed::Superseded { ours: 2, theirs: 3, .. })));
-    assert!(one.uncordon("a", 3).await.unwrap());
+    assert!(matches!(one.uncordon("a", |h| h == "test", 2).await, Err(Failed::Superseded { ours: 2, theirs: 3, .. })));
+    assert!(one.uncordon("a", |h| h == "test", 3).await.unwrap());
     let node = cluster.find(NODES, "", "a").unwrap();
     assert!(node["spec"]["unschedulable"].is_null() && node["metadata"]["annotations"][names::CORDONED_BY].is_null());
 
     // the answer is lost, the deed is done
     cluster.trouble("PATCH /api/v1/nodes/a", Trouble::AnswerLost);
-    assert!(one.cordon("a", "again", 3, 2000).await.unwrap_err().is_unknown());
-    assert_eq!(one.cordon("a", "again", 3, 2000).await.unwrap(), Closed::Before);
+    assert!(one.cordon("a", &hold("again", 3), 2000).await.unwrap_err().is_unknown());
+    assert_eq!(one.cordon("a", &hold("again", 3), 2000).await.unwrap(), Closed::Before);
 
     cluster.patch(NODES, "", "b", &json!({"spec": {"unschedulable": true}})).unwrap();
     let before = cluster.find(NODES, "", "b").unwrap();
-    assert!(matches!(one.cordon("b", "mine", 3, 1000).await, Err(Failed::Foreign { .. })));
-    assert!(!one.uncordon("b", 3).await.unwrap());
+    assert!(matches!(one.cordon("b", &hold("mine", 3), 1000).await, Err(Failed::Foreign { .. })));
+    assert!(!one.uncordon("b", |h| h == "test", 3).await.unwrap());
     assert_eq!(cluster.find(NODES, "", "b").unwrap(), before);
-    assert!(matches!(one.cordon("none", "", 3, 0).await, Err(Failed::Gone { .. })));
+    assert!(matches!(one.cordon("none", &hold("", 3), 0).await, Err(Failed::Gone { .. })));
 }
 
 #[tokio::test]
@@ -126,7 +138,7 @@ async fn an_eviction_waits_for_the_budget_and_tells_what_is_left() {
         "selector": {"matchLabels": {"app": "web"}}}});
     cluster.create(BUDGETS, "default", budget).unwrap();
     let hands = Hands::new(client(&cluster).await, "fleet");
-    hands.cordon("a", "empty it", 1, 0).await.unwrap();
+    hands.cordon("a", &hold("empty it", 1), 0).await.unwrap();
     let pod = evictee(&cluster, "a");
     let refused = hands.evict(&pod, None).await.unwrap();
     let Eviction::Refused { why, retry_s: None } = refused else { panic!("{refused:?}") };
@@ -197,6 +209,9 @@ async fn one_leads_at_a_time_and_each_leader_has_a_generation() {
 async fn notes_deeds_and_settings_are_written_and_read() {
     let cluster = shop().await;
     let hands = Hands::new(client(&cluster).await, "fleet");
+    hands.note("a", &Notes { curve: Some((39.04, 4.5)), ..Notes::default() }).await.unwrap();
+    let node = cluster.find(NODES, "", "a").unwrap();
+    assert_eq!(node["metadata"]["labels"][names::HOSTNAME], "a", "without a label of ours those of others stay");
     let mut notes = Notes {
         curve: Some((39.04, 4.5)),
         rank: Some(2),
@@ -272,14 +287,14 @@ async fn the_rights_in_the_documentation_are_enough_and_no_more() {
     cluster.grant("fleet-token", "system:serviceaccount:ebbtide:ebbtide-fleet", rules);
     let client = client_with(&cluster, "fleet-token").await;
     let hands = Hands::new(client.clone(), "fleet");
-    hands.cordon("a", "test", 1, 0).await.unwrap();
+    hands.cordon("a", &hold("test", 1), 0).await.unwrap();
     hands.closed_by_us().await.unwrap();
     hands.evict(&evictee(&cluster, "a"), None).await.unwrap();
     hands.left_on("a").await.unwrap();
     hands.note("a", &Notes::default()).await.unwrap();
     hands.tell("a", &Deed { action: "A", reason: "B", note: "c", warning: true }, 0).await.unwrap();
     hands.settings("default", "ebbtide").await.unwrap();
-    hands.uncordon("a", 1).await.unwrap();
+    hands.uncordon("a", |h| h == "test", 1).await.unwrap();
     let mut candidate = Candidate::new(client.clone(), "default", "ebbtide-fleet", "fleet", 15);
     candidate.round(0, 0).await.unwrap();
     candidate.round(1000, 1000).await.unwrap();

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use ebbtide_executor::Executor;
 use ebbtide_executor::audit::AuditEntry;
 use ebbtide_executor::command::{Command, Generation, Mark};
-use ebbtide_executor::event::Event;
+use ebbtide_executor::event::{Cordon, Event, Sight};
 use ebbtide_executor::operation::{OperationId, Who};
-use ebbtide_executor::settings::Mode;
+use ebbtide_executor::settings::{Mode, Settings};
 use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::state::Time;
 use ebbtide_proto::NodeId;
@@ -17,23 +18,28 @@ use ebbtide_runtime::clock;
 use ebbtide_runtime::tasks::{self, Shutdown, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::hosts::{self, Hosts};
+use super::hosts;
+use super::lead::Lead;
 use super::window::{Hours, Windows};
-use super::{ActConfig, Acting, Board, Journal, Order, WAITING, Wanted};
+use super::{ActConfig, Acting, Board, Journal, Order, Reach, WAITING, Wanted};
 use crate::decide::Plans;
 
 /// Time between two looks of the executor at the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// Time between two looks for nodes that work may come to again.
 const REOPEN: Duration = Duration::from_secs(10);
+/// Marks on nodes are told each so many ticks.
+const MARKS: u64 = 10;
 /// Answers that wait for the executor.
 const ANSWERS: usize = 256;
 
-/// Runs the executor.
+/// Runs the executor, as long as this daemon leads.
 pub struct Driver {
-    executor: Executor,
+    executor: Option<Executor>,
+    settings: Settings,
     generation: Generation,
-    hosts: Hosts,
+    reach: Reach,
+    lead: Lead,
     plans: Arc<Plans>,
     orders: mpsc::Receiver<Order>,
     board: watch::Sender<Arc<Board>>,
@@ -44,24 +50,23 @@ pub struct Driver {
     windows: Windows,
     hours: BTreeMap<String, Hours>,
     effects: Tasks,
+    ticks: u64,
 }
 
 impl Driver {
-    /// Takes the lead, and up what was left at the last end.
+    /// Opens what is needed; nothing is done before [`Driver::run`].
     ///
     /// # Errors
-    /// If `actions.db` can't be used, or what is in it makes no sense.
-    pub fn open(hosts: Hosts, plans: Arc<Plans>, config: &ActConfig) -> anyhow::Result<(Self, Acting)> {
-        let journal = hosts.journal.clone();
+    /// If `actions.db` can't be used.
+    pub fn open(reach: Reach, lead: Lead, plans: Arc<Plans>, config: &ActConfig) -> anyhow::Result<(Self, Acting)> {
+        let journal = reach.hosts.journal.clone();
         let mut settings = config.limits.clone();
         let windows = Windows::new(&config.window).map_err(|why| anyhow::anyhow!("act.window {why}"))?;
-        let (generation, records) = journal.lead()?;
-        for feed in hosts.rack.feeds() {
+        for feed in reach.hosts.rack.feeds() {
             if let Ok(node) = NodeId::new(&feed.node) {
-                settings.ways.insert(node, hosts::ways(feed, &hosts.rack));
+                settings.ways.insert(node, hosts::ways(feed, &reach.hosts.rack));
             }
         }
-        let executor = Executor::resume(&records, now(), generation, settings)?;
         let mut all = config.pools.clone();
         all.extend(journal.modes()?);
         let closed = journal.closed()?;
@@ -69,9 +74,11 @@ impl Driver {
         let (board, shown) = watch::channel(Arc::default());
         let acting = Acting { orders: orders_in, board: shown, journal };
         let driver = Self {
-            executor,
-            generation,
-            hosts,
+            executor: None,
+            settings,
+            generation: Generation(0),
+            reach,
+            lead,
             plans,
             orders,
             board,
@@ -82,20 +89,52 @@ impl Driver {
             windows,
             hours: BTreeMap::new(),
             effects: Tasks::new(),
+            ticks: 0,
         };
         driver.tell(closed);
         Ok((driver, acting))
     }
 
-    /// Acts until the stop. What is under way at that moment is taken up at the next start.
+    /// Acts whenever this daemon leads, until the stop. What is under way when that ends is taken up by whoever leads next.
     ///
     /// # Errors
-    /// If the journal can't be written any more: then nothing more is done.
+    /// If the journal can't be read or written: then nothing more is done.
     pub async fn run(mut self, stop: Shutdown) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = stop.requested() => break,
+                () = self.lead.gained() => {
+                    self.begin().await?;
+                    if self.act(&stop).await? {
+                        break;
+                    }
+                }
+                // whoever gave it is told that nothing is done here
+                Some(order) = self.orders.recv() => drop(order),
+            }
+        }
+        self.effects.finish(Duration::from_secs(5)).await;
+        Ok(())
+    }
+
+    /// Takes up what was left when somebody led last.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let journal = self.reach.hosts.journal.clone();
+        let (generation, records) = tasks::blocking("take the lead", move || journal.lead())
+            .await
+            .context("reading actions.db ended halfway")??;
+        self.generation = generation;
+        self.executor = Some(Executor::resume(&records, now(), generation, self.settings.clone())?);
         for (pool, mode) in self.modes.clone() {
             self.step(Event::Mode { pool, mode }).await?;
         }
         self.watch_the_clock().await?;
+        self.show().await;
+        Ok(())
+    }
+
+    /// Acts until the stop, which is `true`, or until the lead is lost.
+    async fn act(&mut self, stop: &Shutdown) -> anyhow::Result<bool> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut reopening = tokio::time::interval(REOPEN);
@@ -103,10 +142,15 @@ impl Driver {
         let mut planned = self.plans.news();
         loop {
             tokio::select! {
-                () = stop.requested() => break,
+                () = stop.requested() => return Ok(true),
+                () = self.lead.changed() => {}
                 _ = ticks.tick() => {
+                    self.ticks += 1;
                     self.watch_the_clock().await?;
                     self.step(Event::Tick).await?;
+                    if self.ticks.is_multiple_of(MARKS) {
+                        self.tell_marks().await?;
+                    }
                 }
                 Some(event) = self.answers.1.recv() => self.step(event).await?,
                 Some(order) = self.orders.recv() => self.take(order).await?,
@@ -117,15 +161,37 @@ impl Driver {
                     }
                 }
                 _ = reopening.tick() => {
-                    let hosts = self.hosts.clone();
+                    let hosts = self.reach.hosts.clone();
                     let reopen = async move { hosts.undrain().await.map_err(anyhow::Error::msg) };
                     self.effects.spawn("let work onto nodes again", reopen);
                 }
                 _ = self.effects.next_ended(), if !self.effects.is_empty() => {}
             }
-            anyhow::ensure!(self.executor.is_leading(), "this daemon doesn't act any more; the log above says why");
+            if self.lead.generation().is_none() {
+                self.stand_down().await;
+                return Ok(false);
+            }
+            let leads = self.executor.as_ref().is_some_and(Executor::is_leading);
+            anyhow::ensure!(leads, "this daemon doesn't act any more; the log above says why");
         }
-        self.effects.finish(Duration::from_secs(5)).await;
+    }
+
+    /// Another may lead now: what is under way is cut off, and nothing of it is believed any more.
+    async fn stand_down(&mut self) {
+        tracing::warn!("this daemon doesn't act until it leads again");
+        self.executor = None;
+        self.effects = Tasks::new();
+        self.answers = mpsc::channel(ANSWERS);
+        self.tickets.clear();
+        self.show().await;
+    }
+
+    /// Tells the executor whose marks are on nodes: what nobody cares for any more is opened.
+    async fn tell_marks(&mut self) -> anyhow::Result<()> {
+        for (node, cordon) in self.reach.marked() {
+            let sight = Box::new(Sight { cordon: Some(cordon), ..Sight::default() });
+            self.step(Event::Seen { node, look: None, sight }).await?;
+        }
         Ok(())
     }
 
@@ -204,7 +270,8 @@ impl Driver {
         while let Some(event) = events.pop_front() {
             changed |= !matches!(event, Event::Tick);
             let fleet = self.plans.state();
-            for command in self.executor.step(now(), &fleet, self.plans.policy(), event) {
+            let Some(executor) = &mut self.executor else { break };
+            for command in executor.step(now(), &fleet, &self.plans.policy(), event) {
                 match command {
                     Command::Journal { generation, record } => {
                         let seq = record.seq;
@@ -218,18 +285,18 @@ impl Driver {
                         });
                     }
                     Command::Do { generation, key, node, effect, .. } => {
-                        let (hosts, answers) = (self.hosts.clone(), self.answers.0.clone());
+                        let (reach, answers) = (self.reach.clone(), self.answers.0.clone());
                         self.effects.spawn(format!("{key}"), async move {
-                            let answer = hosts.bring_about(&node, &effect).await;
+                            let answer = reach.bring_about(&node, &effect).await;
                             // the executor has stopped: what became of it is looked at by the next
                             drop(answers.send(Event::Answered { generation, key, answer }).await);
                             Ok(())
                         });
                     }
                     Command::Look { node, look, .. } => {
-                        let (hosts, answers) = (self.hosts.clone(), self.answers.0.clone());
+                        let (reach, answers) = (self.reach.clone(), self.answers.0.clone());
                         self.effects.spawn(format!("look at {node}"), async move {
-                            let sight = Box::new(hosts.look(node.clone()).await);
+                            let sight = Box::new(reach.look(node.clone()).await);
                             drop(answers.send(Event::Seen { node, look: Some(look), sight }).await);
                             Ok(())
                         });
@@ -240,6 +307,11 @@ impl Driver {
                     }
                     Command::Audit(entry) => {
                         tracing::info!(operation = %entry.operation, who = %entry.who, result = ?entry.result, "{}", entry.what);
+                        let (reach, told) = (self.reach.clone(), entry.clone());
+                        self.effects.spawn("event of a node", async move {
+                            reach.tell(&told).await;
+                            Ok(())
+                        });
                         self.written("audit", move |journal| journal.audit(&entry)).await?;
                     }
                     Command::Accepted { ticket, operation } => {
@@ -262,30 +334,39 @@ impl Driver {
     /// Tells everybody how things stand.
     async fn show(&mut self) {
         let closed = {
-            let journal = self.hosts.journal.clone();
+            let journal = self.reach.hosts.journal.clone();
             tasks::blocking("which nodes are closed", move || journal.closed()).await
         };
         match closed {
             Some(Ok(closed)) => self.tell(closed),
-            _ => self.tell(self.board.borrow().closed.clone()),
+            _ => {
+                let before = self.board.borrow().closed.clone();
+                self.tell(before);
+            }
         }
     }
 
-    fn tell(&self, closed: BTreeMap<NodeId, Mark>) {
+    fn tell(&self, mut closed: BTreeMap<NodeId, Mark>) {
         let before = self.board.borrow().clone();
         let shown = |op: &ebbtide_executor::operation::Operation| {
             let known = before.operations.get(&op.id).filter(|known| ***known == *op);
             (op.id, known.cloned().unwrap_or_else(|| Arc::new(op.clone())))
         };
+        closed.extend(self.reach.marked().into_iter().filter_map(|(node, cordon)| match cordon {
+            Cordon::Ours(id) => Some((node, Mark::Operation(id))),
+            Cordon::Locked => Some((node, Mark::Lock)),
+            Cordon::Open | Cordon::Foreign => None,
+        }));
+        let executor = self.executor.as_ref();
         let board = Board {
-            operations: self.executor.operations().map(shown).collect(),
-            quarantined: self.executor.quarantined().clone(),
+            operations: executor.map_or_else(|| before.operations.clone(), |e| e.operations().map(shown).collect()),
+            quarantined: executor.map_or_else(|| before.quarantined.clone(), |e| e.quarantined().clone()),
             closed,
             modes: self.modes.clone(),
             hours: self.hours.clone(),
-            paused: self.executor.paused().map(str::to_owned),
+            paused: executor.and_then(|e| e.paused().map(str::to_owned)),
             generation: self.generation,
-            leads: self.executor.is_leading(),
+            leads: executor.is_some_and(Executor::is_leading),
         };
         self.plans.withhold(board.withheld());
         self.board.send_replace(Arc::new(board));
@@ -296,7 +377,7 @@ impl Driver {
         what: &'static str,
         write: impl FnOnce(&Journal) -> Result<(), super::JournalError> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let journal = self.hosts.journal.clone();
+        let journal = self.reach.hosts.journal.clone();
         match tasks::blocking(what, move || write(&journal)).await {
             Some(done) => Ok(done?),
             None => anyhow::bail!("writing actions.db ended halfway"),

@@ -63,7 +63,7 @@ pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
     }
     let off = if feed.bmc.is_some() { Way::Bmc } else { Way::Agent };
     // a machine that only its outlet wakes has to lose its power before it can get it again
-    let cut = off == Way::Agent && on.iter().all(|rung| rung.way == Way::Outlet);
+    let cut = feed.cut || off == Way::Agent && on.iter().all(|rung| rung.way == Way::Outlet);
     Ways { off: vec![off], on, cut }
 }
 
@@ -222,6 +222,11 @@ impl Hosts {
         if let Some(occupied) = self.occupied(node) {
             return occupied;
         }
+        self.soft_off(node).await
+    }
+
+    /// Lets the BMC shut a node down, whatever runs on it.
+    pub(super) async fn soft_off(&self, node: &NodeId) -> Answer {
         let Some(place) = self.rack.feed(node.as_str()).and_then(behind_bmc) else {
             return failed("its [[feed]] names no bmc".to_owned());
         };

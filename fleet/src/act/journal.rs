@@ -54,13 +54,23 @@ impl Journal {
                  id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, node TEXT NOT NULL, line TEXT NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS closed (node TEXT PRIMARY KEY, mark TEXT NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS drained (node TEXT PRIMARY KEY, done INTEGER NOT NULL) STRICT;
-             CREATE TABLE IF NOT EXISTS pool (name TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT;",
+             CREATE TABLE IF NOT EXISTS pool (name TEXT PRIMARY KEY, mode TEXT NOT NULL) STRICT;
+             CREATE TABLE IF NOT EXISTS name (only INTEGER PRIMARY KEY CHECK (only = 1), name TEXT NOT NULL) STRICT;
+             INSERT OR IGNORE INTO name VALUES (1, lower(hex(randomblob(6))));",
         )?;
         Ok(Self(Arc::new(Mutex::new(db))))
     }
 
     fn db(&self) -> MutexGuard<'_, Connection> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name that no other journal has: numbers of operations count within one.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn name(&self) -> Result<String> {
+        Ok(self.db().query_row("SELECT name FROM name", [], |r| r.get(0))?)
     }
 
     /// Takes the lead: everything that was written under an earlier generation, and the generation from now on.
@@ -256,8 +266,12 @@ mod tests {
         let journal = Journal::open(folder.path()).unwrap();
         journal.close(&node, Some(Mark::Lock)).unwrap();
         journal.set_mode("edge", Mode::Auto).unwrap();
+        let name = journal.name().unwrap();
         drop(journal);
         let journal = Journal::open(folder.path()).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        assert_eq!(journal.name().unwrap(), name);
+        assert_ne!(Journal::open(other.path()).unwrap().name().unwrap(), name);
         assert_eq!(journal.closed().unwrap(), [(node.clone(), Mark::Lock)].into());
         assert_eq!(journal.modes().unwrap(), [("edge".to_owned(), Mode::Auto)].into());
         journal.close(&node, None).unwrap();

@@ -2,16 +2,25 @@
 //! here it is given a journal, eyes and hands.
 //!
 //! `journal` is the file that it writes before anything happens, `hosts` brings effects about on plain hosts and sees
-//! what is, `hooks` runs the operator's commands that `drain` empties them by, `window` knows when pools act by themselves, `driver` carries events and commands between them, `told` puts operations into the words of the API.
+//! what is, `hooks` runs the operator's commands that `drain` empties them by, `cluster` does so on a Kubernetes cluster's
+//! nodes, `reach` knows which of both it is. `lead` says whether this daemon is the one that acts, `window` when pools act by
+//! themselves, `driver` carries events and commands between them, `told` puts operations into the words of the API.
+//! `notes` writes on a cluster's nodes, `wishes` reads its ConfigMap, `extend` tells its scheduler.
 
+pub mod cluster;
 mod drain;
 mod driver;
+pub mod extend;
 pub mod hooks;
 pub mod hosts;
 pub mod journal;
+pub mod lead;
+pub mod notes;
+mod reach;
 mod settings;
 pub mod told;
 pub mod window;
+pub mod wishes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +28,15 @@ use std::sync::Arc;
 use ebbtide_executor::audit::AuditEntry;
 use ebbtide_executor::command::{Generation, Mark};
 use ebbtide_executor::event::Ask;
-use ebbtide_executor::operation::{Operation, OperationId};
+use ebbtide_executor::operation::{Operation, OperationId, Task};
 use ebbtide_executor::settings::Mode;
+use ebbtide_planner::plan::action::Plan;
 use ebbtide_proto::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::driver::Driver;
 pub use self::journal::{Journal, JournalError};
+pub use self::reach::Reach;
 pub use self::settings::ActConfig;
 use self::window::Hours;
 
@@ -51,6 +62,18 @@ pub struct Board {
     pub generation: Generation,
     /// Whether it leads.
     pub leads: bool,
+}
+
+impl Board {
+    /// The plan that is being carried out.
+    pub fn under_way(&self) -> Option<&Plan> {
+        let parts = self.operations.values().filter(|op| op.is_live());
+        let plan = parts.filter_map(|op| op.part_of).map(|(plan, _)| plan).next()?;
+        match &self.operations.get(&plan)?.task {
+            Task::Plan { plan } => Some(plan),
+            _ => None,
+        }
+    }
 }
 
 /// What somebody wants.

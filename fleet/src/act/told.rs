@@ -190,6 +190,7 @@ impl Board {
             locked: locked.map(|(node, _)| node.to_string()).collect(),
             leads: self.leads,
             generation: self.generation.0,
+            cluster: None,
         }
     }
 

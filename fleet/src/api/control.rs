@@ -59,6 +59,11 @@ impl ControlService {
         })
     }
 
+    fn state(&self) -> v1::ControlState {
+        let cluster = self.plans.cluster().map(|cluster| cluster.to_string());
+        v1::ControlState { cluster, ..self.acting.board().state(&self.plans.state()) }
+    }
+
     /// A node that is known; what isn't can't be acted on.
     fn node(&self, name: &str) -> Result<NodeId, Status> {
         let node = NodeId::new(name).map_err(|e| Status::invalid_argument(e.to_string()))?;
@@ -73,7 +78,7 @@ impl ControlService {
 impl Control for ControlService {
     async fn get_control(&self, request: Request<v1::GetControlRequest>) -> Answer<v1::ControlState> {
         self.trust.allow(&request, Role::Viewer)?;
-        Ok(Response::new(self.acting.board().state(&self.plans.state())))
+        Ok(Response::new(self.state()))
     }
 
     async fn set_pool_mode(&self, request: Request<v1::SetPoolModeRequest>) -> Answer<v1::ControlState> {
@@ -86,7 +91,7 @@ impl Control for ControlService {
             return Err(Status::not_found(format!("no node is in a pool {:?}", request.pool)));
         }
         self.acting.set_mode(&caller.name, &request.pool, mode).await.map_err(untaken)?;
-        Ok(Response::new(self.acting.board().state(&state)))
+        Ok(Response::new(self.state()))
     }
 
     async fn pause(&self, request: Request<v1::PauseRequest>) -> Answer<v1::Operation> {

@@ -225,7 +225,7 @@ records! {
     ListOperationsResponse { operations }
     PoolControl { name, mode as pool_mode, nodes, open, until_ms as moment }
     Quarantine { node, why }
-    ControlState { paused, pools, operations, quarantined, locked, leads, generation }
+    ControlState { paused, pools, operations, quarantined, locked, leads, generation, cluster }
     NodeCapacity {
         node, pool, cpu_milli, memory_bytes, allocatable_cpu_milli, allocatable_memory_bytes, requested_cpu_milli,
         requested_memory_bytes, set_cpu_milli, set_memory_bytes, operation, by, why, until_ms as moment

@@ -292,7 +292,7 @@ impl NodeEntry {
 
 /// What a server of so many CPUs is taken for that nobody described: near the low end of servers that were measured
 /// idle, so that nothing is hoped for from powering it off, and unsure.
-fn usual(cpus: f64) -> PowerCurve {
+pub(super) fn usual(cpus: f64) -> PowerCurve {
     PowerCurve::line(10.0 + cpus, 20.0 + 4.0 * cpus).with_error(0.5)
 }
 

@@ -1,22 +1,25 @@
 //! Plans for the fleet as it is: what is seen becomes events, events become a state, a state becomes a plan.
 //!
-//! `inventory` is the file of what agents don't know, `observe` turns what they tell into events (pure), `archive` keeps
-//! plans with all they were made from, `withheld` is what operators and others keep from plans, `answer` puts them into the
-//! words of the API. Deciding itself is the crate
-//! `ebbtide-planner`. Nothing in here switches anything.
+//! `inventory` is the file of what agents don't know, `observe` turns what they tell into events (pure), `beneath` does
+//! that for nodes of a Kubernetes cluster (pure), `cluster` takes in what the cluster tells, `withheld` is what operators and
+//! others keep from plans. `archive` keeps plans with all they were made from, `answer` puts them into the words of the API.
+//! Deciding itself is the crate `ebbtide-planner`. Nothing in here switches anything.
 
 mod answer;
 pub mod archive;
+pub mod beneath;
+mod cluster;
 pub mod inventory;
 pub mod observe;
 pub mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ebbtide_kubernetes::watch::Followed;
 use ebbtide_planner::explain;
 use ebbtide_planner::plan::action::Plan;
 use ebbtide_planner::plan::reason::Reason;
@@ -33,6 +36,8 @@ use tokio::sync::{Notify, watch};
 
 pub use self::answer::NoAnswer;
 use self::archive::Archive;
+use self::cluster::Cluster;
+pub use self::cluster::{Heard, hear};
 use self::inventory::Inventory;
 use self::observe::{Observer, Seen, Sight};
 use self::withheld::{Layer, Withheld};
@@ -76,7 +81,9 @@ pub struct Standing {
 /// The fleet's plans.
 pub struct Plans {
     mode: Mode,
-    policy: Policy,
+    policy: RwLock<Arc<Policy>>,
+    /// The policy of the file, or the usual one.
+    own_policy: Arc<Policy>,
     archive: Archive,
     standing: RwLock<Option<Standing>>,
     /// The plan that stands, for those who act on it.
@@ -89,6 +96,8 @@ pub struct Plans {
     withheld: RwLock<Arc<Withheld>>,
     /// Why there is no plan.
     wanting: RwLock<String>,
+    /// The cluster that is followed.
+    followed: OnceLock<Followed>,
     work: Mutex<Work>,
 }
 
@@ -99,6 +108,7 @@ struct Work {
     state: FleetState,
     wakes: BTreeMap<NodeId, u64>,
     remembered_ms: u64,
+    cluster: Option<Cluster>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -131,10 +141,12 @@ impl Plans {
         }
         let state = state.unwrap_or_default();
         let (layer, wakes) = (Layer::default(), BTreeMap::new());
-        let work = Work { observer, layer, state, wakes, remembered_ms: now_ms() };
+        let work = Work { observer, layer, state, wakes, remembered_ms: now_ms(), cluster: None };
+        let policy = Arc::new(policy);
         Ok(Self {
             mode,
-            policy,
+            policy: RwLock::new(Arc::clone(&policy)),
+            own_policy: policy,
             archive,
             standing: RwLock::new(None),
             news: watch::channel(None).0,
@@ -142,6 +154,7 @@ impl Plans {
             state: RwLock::default(),
             withheld: RwLock::default(),
             wanting: RwLock::new("the daemon has just started".to_owned()),
+            followed: OnceLock::new(),
             work: Mutex::new(work),
         })
     }
@@ -162,8 +175,22 @@ impl Plans {
     }
 
     /// The policy.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Plans by another policy from now on, or by the own one again.
+    ///
+    /// # Errors
+    /// If it makes no sense; says where. Then that of before stays.
+    pub fn set_policy(&self, text: Option<&str>) -> Result<(), String> {
+        let policy = match text {
+            Some(text) => Arc::new(parse_policy(text)?),
+            None => Arc::clone(&self.own_policy),
+        };
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        self.plan_now();
+        Ok(())
     }
 
     /// Makes the next plan now rather than when it is due.
@@ -193,7 +220,8 @@ impl Plans {
     /// One round: takes in what is seen, and plans.
     pub fn round(&self, at: Time, seen: &BTreeMap<NodeId, Sight>, wakes: &[v1::Wake]) {
         let mut work = locked(&self.work);
-        let Work { observer, layer, state, wakes: known, remembered_ms } = &mut *work;
+        work.cluster_round(at, seen);
+        let Work { observer, layer, state, wakes: known, remembered_ms, cluster } = &mut *work;
         for event in observer.observe(at, seen) {
             state.apply(at, layer.over(event));
         }
@@ -210,20 +238,25 @@ impl Plans {
             }
         }
         let wait_s = observer.settles_in(at);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state.clone());
+        self.publish(state);
         if at.ms().saturating_sub(*remembered_ms) >= REMEMBER_MS {
             *remembered_ms = at.ms();
             self.remember(state, at);
+        }
+        if let Some(cluster) = cluster.as_ref().filter(|cluster| !cluster.is_complete()) {
+            self.want(cluster.missing());
+            return;
         }
         if state.nodes.is_empty() {
             self.want("no node was heard of yet; let one join: ebbtide token create --node NAME".to_owned());
             return;
         }
         let begun = clock::now();
-        let made = plan(state, &self.policy, at);
+        let policy = self.policy();
+        let made = plan(state, &policy, at);
         let took_us = u64::try_from(clock::now().since(begun).as_micros()).unwrap_or(u64::MAX);
         match made {
-            Ok(made) => self.stand(state, made, at, took_us),
+            Ok(made) => self.stand(state, &policy, made, at, took_us),
             Err(Refusal::NotSynced) => {
                 self.want(format!("nodes are still waited for, {wait_s:.0} s at most"));
             }
@@ -235,7 +268,7 @@ impl Plans {
     }
 
     /// Makes `made` the plan that stands, unless that says the same.
-    fn stand(&self, state: &FleetState, made: Plan, at: Time, took_us: u64) {
+    fn stand(&self, state: &FleetState, policy: &Policy, made: Plan, at: Time, took_us: u64) {
         if let Some(standing) = self.standing()
             && at.ms().saturating_sub(standing.decision.now.ms()) < ANEW_MS
             && says_the_same(&standing.decision.plan, &made)
@@ -249,7 +282,7 @@ impl Plans {
             *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
             return;
         }
-        let decision = Decision::of(state.clone(), self.policy.clone(), at, made);
+        let decision = Decision::of(state.clone(), policy.clone(), at, made);
         let violations = answer::violations(&decision);
         if !violations.is_empty() {
             tracing::error!(?violations, "a plan doesn't hold up: this is a fault of the planner, please report it");
@@ -275,6 +308,10 @@ impl Plans {
         if violations.is_empty() {
             self.news.send_replace(Some(Arc::new(plan)));
         }
+    }
+
+    fn publish(&self, state: &FleetState) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state.clone());
     }
 
     /// Says why there is no plan.
@@ -368,16 +405,25 @@ fn now_ms() -> u64 {
 fn sights(live: &Live, rack: &Rack, wakes: &[v1::Wake], now_ms: u64) -> BTreeMap<NodeId, Sight> {
     let proven: BTreeSet<&str> = wakes.iter().filter(|wake| wake.proven).map(|wake| wake.node.as_str()).collect();
     let mut all = BTreeMap::new();
+    let mut unable = BTreeSet::new();
     live.loads(now_ms, |id, load| {
         // one whose agent isn't there may be off, and is woken all the same
-        let shuts_down = load.shuts_down.unwrap_or(true);
-        let mut sight = seen(load);
+        if load.shuts_down == Some(false) {
+            unable.insert(id.clone());
+        }
+        all.insert(id.clone(), seen(load));
+    });
+    // a node that is off may never have been heard
+    for id in rack.feeds().iter().filter_map(|feed| NodeId::new(&feed.node).ok()) {
+        all.entry(id).or_default();
+    }
+    for (id, sight) in &mut all {
         let feed = rack.feed(id.as_str());
         sight.hardware = rack.power_state(id.as_str());
-        sight.switchable = feed.is_some_and(|feed| !feed.ladder().is_empty() && (feed.bmc.is_some() || shuts_down));
+        sight.switchable =
+            feed.is_some_and(|feed| !feed.ladder().is_empty() && (feed.bmc.is_some() || !unable.contains(id)));
         sight.wake_proven = proven.contains(id.as_str());
-        all.insert(id.clone(), sight);
-    });
+    }
     all
 }
 

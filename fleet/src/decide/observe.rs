@@ -16,12 +16,13 @@ use ebbtide_planner::state::{FleetState, Time};
 use ebbtide_proto::series::WorkloadInfo;
 use ebbtide_proto::{NodeId, WorkloadId, WorkloadKind};
 
+use super::beneath::{Beneath, Theirs};
 use super::inventory::{Inventory, NodeEntry};
 
 /// Forecasts are made from means over so many seconds.
 const SAMPLE_S: f64 = 300.0;
 /// A node's own use is told again when it differs by so much, in thousandths of a CPU.
-const OWN_USE_MILLI: u64 = 100;
+pub(super) const OWN_USE_MILLI: u64 = 100;
 /// A workload that an agent, still speaking, doesn't tell of for so many seconds has ended.
 const ENDED_S: f64 = 180.0;
 
@@ -75,15 +76,39 @@ pub fn is_placed(info: &WorkloadInfo) -> bool {
     }
 }
 
-/// What was told of a workload, and its use since the last sample.
-struct Known {
-    node: NodeId,
-    described: Workload,
+/// What a workload has used since the last sample.
+pub(super) struct Use {
     since: Time,
-    seen: Time,
     sampled: Option<Time>,
     sum: f64,
     count: f64,
+}
+
+impl Use {
+    pub(super) fn since(since: Time) -> Self {
+        Self { since, sampled: None, sum: 0.0, count: 0.0 }
+    }
+
+    /// Takes in a figure; the mean since the last sample, if the next one is due.
+    pub(super) fn take(&mut self, at: Time, cpu_milli: Option<f64>) -> Option<f64> {
+        if let Some(used) = cpu_milli {
+            self.sum += used;
+            self.count += 1.0;
+        }
+        // one value alone may be of any moment; the second round has one to begin with
+        let due = self.sampled.is_none_or(|sampled| at.since(sampled) >= SAMPLE_S);
+        let sample = (due && self.count > 0.0).then(|| self.sum / self.count)?;
+        *self = Self { sampled: Some(at), ..Self::since(self.since) };
+        Some(sample)
+    }
+}
+
+/// What was told of a workload, and its use.
+struct Known {
+    node: NodeId,
+    described: Workload,
+    seen: Time,
+    usage: Use,
     most: f64,
 }
 
@@ -95,6 +120,8 @@ pub struct Observer {
     nodes: BTreeMap<NodeId, Node>,
     own_use: BTreeMap<NodeId, u64>,
     workloads: BTreeMap<WorkloadId, Known>,
+    /// Nodes of a cluster, if one is followed.
+    beneath: Option<Beneath>,
     began: Option<Time>,
     heard: BTreeSet<NodeId>,
     synced: bool,
@@ -111,6 +138,7 @@ impl Observer {
             nodes: BTreeMap::new(),
             own_use: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            beneath: None,
             began: None,
             heard: BTreeSet::new(),
             synced: false,
@@ -145,7 +173,7 @@ impl Observer {
             let Some(node) = w.node.clone() else { continue };
             let described = Workload::new(w.id.clone(), Resources::default());
             let most = w.requests.cpu_milli as f64;
-            let known = Known { node, described, since: at, seen: at, sampled: None, sum: 0.0, count: 0.0, most };
+            let known = Known { node, described, seen: at, usage: Use::since(at), most };
             self.workloads.insert(w.id.clone(), known);
         }
     }
@@ -156,9 +184,41 @@ impl Observer {
         if self.synced { 0.0 } else { waits }
     }
 
+    /// Takes in which nodes are a cluster's. What was a workload there without the cluster's word is none any more, but
+    /// for virtual machines, and what `pod` knows.
+    pub fn follow(
+        &mut self,
+        theirs: Theirs,
+        seen: &BTreeMap<NodeId, Sight>,
+        pod: &dyn Fn(&WorkloadId) -> bool,
+    ) -> Vec<Event> {
+        let mut beneath = self.beneath.take().unwrap_or_default();
+        beneath.look(theirs, &self.managed, seen);
+        self.nodes.retain(|id, _| !beneath.has(id));
+        let mut gone = Vec::new();
+        self.workloads.retain(|id, known| {
+            let stays = !beneath.has(&known.node) || id.kind() == WorkloadKind::Vm;
+            if !stays && !pod(id) {
+                gone.push(Event::WorkloadGone { workload: id.clone() });
+            }
+            stays
+        });
+        self.beneath = Some(beneath);
+        gone
+    }
+
+    /// What lies beneath the nodes of the cluster that is followed.
+    pub fn beneath(&mut self) -> Option<&mut Beneath> {
+        self.beneath.as_mut()
+    }
+
     /// What is new at `at`. `seen` are all nodes that are known; nodes of the inventory are told of in any case.
     pub fn observe(&mut self, at: Time, seen: &BTreeMap<NodeId, Sight>) -> Vec<Event> {
         let mut events = Vec::new();
+        // half of a cluster looks like one with much room
+        if self.beneath.as_ref().is_some_and(|beneath| !beneath.is_complete()) {
+            return events;
+        }
         if self.began.is_none() {
             self.began = Some(at);
             events.extend(
@@ -169,14 +229,27 @@ impl Observer {
         let entries = Arc::clone(&self.managed);
         for (id, entry) in &*entries {
             let sight = seen.get(id).unwrap_or(&nothing);
+            if self.is_theirs(id) {
+                self.heard.insert(id.clone());
+                continue;
+            }
             self.node(at, id, entry, true, sight, &mut events);
         }
-        for (id, sight) in seen.iter().filter(|(id, _)| !entries.contains_key(*id)) {
+        for (id, sight) in seen {
+            if self.is_theirs(id) {
+                let vms = sight.workloads.iter().filter(|w| sight.fresh && w.id.kind() == WorkloadKind::Vm);
+                vms.for_each(|vm| self.workload(at, id, false, vm, &mut events));
+                continue;
+            }
+            if entries.contains_key(id) {
+                continue;
+            }
             let entry = NodeEntry { name: id.to_string(), ..NodeEntry::default() };
             self.node(at, id, &entry, false, sight, &mut events);
         }
         self.end_workloads(at, seen, &mut events);
-        let all = entries.keys().all(|id| self.heard.contains(id)) && !self.heard.is_empty();
+        let some = !self.heard.is_empty() || self.beneath.is_some();
+        let all = entries.keys().all(|id| self.heard.contains(id)) && some;
         // the first round tells of nodes before all of their workloads are known
         let rounds = self.began.is_some_and(|began| at > began);
         if !self.synced && rounds && (all || self.settles_in(at) <= 0.0) {
@@ -184,6 +257,10 @@ impl Observer {
             events.push(Event::Synced);
         }
         events
+    }
+
+    fn is_theirs(&self, id: &NodeId) -> bool {
+        self.beneath.as_ref().is_some_and(|beneath| beneath.has(id))
     }
 
     fn node(
@@ -242,9 +319,7 @@ impl Observer {
 
     /// What the node uses for itself is not for workloads.
     fn own_use(&mut self, id: &NodeId, reserved: &Resources, sight: &Sight, events: &mut Vec<Event>) {
-        let Some(busy) = sight.cpu_milli else { return };
-        let theirs: f64 = sight.workloads.iter().filter_map(|w| w.cpu_milli).sum();
-        let own = whole((busy - theirs).max(0.0));
+        let Some(own) = own_use(sight) else { return };
         let told = self.own_use.get(id).copied();
         if told.is_some_and(|told| told.abs_diff(own) < OWN_USE_MILLI) {
             return;
@@ -259,24 +334,13 @@ impl Observer {
         let known = self.workloads.entry(seen.id.clone()).or_insert_with(|| Known {
             node: node.clone(),
             described: Workload::new(seen.id.clone(), Resources::default()),
-            since: at,
             seen: at,
-            sampled: None,
-            sum: 0.0,
-            count: 0.0,
+            usage: Use::since(at),
             most: 0.0,
         });
         known.seen = at;
-        if let Some(used) = seen.cpu_milli {
-            known.sum += used;
-            known.count += 1.0;
-        }
-        let since = known.sampled.unwrap_or(known.since);
-        // one value alone may be of any moment; the second round has one to begin with
-        let due = if known.sampled.is_some() { at.since(since) >= SAMPLE_S } else { known.count > 0.0 };
-        let sample = (due && known.count > 0.0).then(|| known.sum / known.count);
+        let sample = known.usage.take(at, seen.cpu_milli);
         if let Some(mean) = sample {
-            (known.sum, known.count, known.sampled) = (0.0, 0.0, Some(at));
             known.most = known.most.max(mean);
         }
         let mut workload = self.inventory.described(&seen.id, &seen.name, known.most);
@@ -312,6 +376,12 @@ impl Observer {
             !ended
         });
     }
+}
+
+/// What a node uses besides its workloads, in thousandths of a CPU.
+pub(super) fn own_use(sight: &Sight) -> Option<u64> {
+    let theirs: f64 = sight.workloads.iter().filter_map(|w| w.cpu_milli).sum();
+    Some(whole((sight.cpu_milli? - theirs).max(0.0)))
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and the cast saturates")]

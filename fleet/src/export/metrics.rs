@@ -59,6 +59,11 @@ metrics! {
     PLAN_AGE = "ebbtide_fleet_plan_age_seconds", "gauge", "Time since the plan was last found to hold; absent while there is none.";
     PLAN_TIME = "ebbtide_fleet_plan_duration_seconds", "gauge", "What the last planning took.";
     PLAN_RECOMMENDED = "ebbtide_fleet_plan_recommended", "gauge", "1 if the plan that stands is put forward and has something to do.";
+    LEADS = "ebbtide_fleet_leads", "gauge", "1 if this daemon acts; of several in a cluster, one does.";
+    CLUSTER_UP = "ebbtide_fleet_kubernetes_up", "gauge", "1 while everything of the cluster is listed and watched.";
+    CLUSTER_NODES = "ebbtide_fleet_kubernetes_nodes", "gauge", "Nodes of the cluster.";
+    CLUSTER_PODS = "ebbtide_fleet_kubernetes_pods", "gauge", "Pods of the cluster that are known.";
+    CLUSTER_BREAKS = "ebbtide_fleet_kubernetes_watch_breaks_total", "counter", "How often watches of the cluster broke.";
     NODES = "ebbtide_fleet_nodes", "gauge", "Nodes that are known.";
     CONNECTED = "ebbtide_fleet_connected_agents", "gauge", "Agents that are connected.";
     SAMPLES = "ebbtide_fleet_samples_total", "counter", "Values taken from agents since the daemon started.";
@@ -184,6 +189,22 @@ impl Page {
         }
     }
 
+    /// How the cluster is heard; heads only without one.
+    fn cluster(&mut self, plans: &Plans) {
+        let heard = plans.cluster();
+        for (metric, value) in [
+            (CLUSTER_UP, heard.as_ref().map(|h| u64::from(h.missing.is_empty()))),
+            (CLUSTER_NODES, heard.as_ref().map(|h| h.nodes as u64)),
+            (CLUSTER_PODS, heard.as_ref().map(|h| h.pods as u64)),
+            (CLUSTER_BREAKS, heard.as_ref().map(|h| h.breaks)),
+        ] {
+            self.head(metric);
+            if let Some(value) = value {
+                self.sample(metric.name, &[], value);
+            }
+        }
+    }
+
     fn one(&mut self, metric: Metric, value: impl std::fmt::Display) {
         self.head(metric);
         self.sample(metric.name, &[], value);
@@ -221,6 +242,7 @@ pub fn page(
     rack: &Rack,
     counts: &Counts,
     plans: &Plans,
+    leads: bool,
     store: Option<StoreFigures>,
     now_ms: u64,
 ) -> String {
@@ -278,6 +300,8 @@ pub fn page(
     }
     page.devices(rack, now_ms);
     page.plan(plans, now_ms);
+    page.one(LEADS, u8::from(leads));
+    page.cluster(plans);
     page.one(NODES, live.len());
     page.one(CONNECTED, live.connected());
     for (metric, n) in [

@@ -1,10 +1,11 @@
 //! `ebbtide-fleet serve`: puts the parts together, opens the ports, and ends everything in order.
 //!
-//! `connection` is what a gRPC connection is before anything is read of it, `pages` the HTTP side, `control` what
-//! commands on the same machine ask of a daemon that runs.
+//! `connection` is what a gRPC connection is before anything is read of it, `pages` the HTTP side, `kubernetes` joins a
+//! cluster, `control` is what commands on the same machine ask of a daemon that runs.
 
 mod connection;
 pub mod control;
+mod kubernetes;
 mod pages;
 mod watts;
 
@@ -37,7 +38,8 @@ use tonic::transport::server::Router;
 
 use crate::act::hooks::Hooks;
 use crate::act::hosts::Hosts;
-use crate::act::{Driver, Journal};
+use crate::act::lead::Lead;
+use crate::act::{Acting, Driver, Journal, Reach};
 use crate::api::{
     ControlService, DevicesService, EnrolmentService, FleetService, Ingest, PlannerService, TelemetryService, Trust,
 };
@@ -263,6 +265,14 @@ pub async fn run(
     let settle = Duration::from_secs(plan.settle_s);
     let plans =
         Arc::new(Plans::open(&config.data, plan.mode, plan.inventory.as_deref(), plan.policy.as_deref(), settle)?);
+    let journal = Journal::open(&config.data)?;
+    let joined = match &config.kubernetes {
+        Some(cluster) => Some(kubernetes::Joined::new(cluster, journal.name()?, &mut tasks).await?),
+        None => None,
+    };
+    if let Some(joined) = &joined {
+        plans.follow(joined.followed.clone());
+    }
     let planning = decide::run(
         Arc::clone(&plans),
         Arc::clone(live),
@@ -279,26 +289,40 @@ pub async fn run(
         rack: Arc::clone(&rack),
         live: Arc::clone(live),
         agents: Arc::clone(&fleet.ingest.agents),
-        journal: Journal::open(&config.data)?,
+        journal,
         hooks,
         plans: Arc::clone(&plans),
     };
-    let (driver, acting) = Driver::open(hosts, Arc::clone(&plans), &config.act)?;
-    tasks.spawn("act", driver.run(stop.clone()));
-    let control = ControlService::new(acting, Arc::clone(&plans), trust);
+    let reach = Reach { hosts, cluster: joined.as_ref().map(|j| j.cluster.clone()) };
+    let lead = joined.as_ref().map_or(Lead::Always, |j| j.lead.clone());
+    let (driver, acting) = Driver::open(reach, lead, Arc::clone(&plans), &config.act)?;
+    let mut extender = None;
+    let mut ended = None;
+    if let (Some(joined), Some(cluster)) = (joined, &config.kubernetes) {
+        joined.start(cluster, &plans, Duration::from_secs(config.plan.every_s), &acting, &mut tasks);
+        (extender, ended) = (joined.extender, Some(joined.ended));
+    }
+    let ending = stop.clone();
+    tasks.spawn("act", async move {
+        let outcome = driver.run(ending).await;
+        drop(ended);
+        outcome
+    });
+    let control = ControlService::new(acting.clone(), Arc::clone(&plans), trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
     let router = fleet.services(trust, enrolment, service, planner, control, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
-    let pages = pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), trust, stop.clone());
+    let pages =
+        pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), acting.clone(), extender, trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
     tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));
     tasks.spawn("seal", seal(Arc::clone(&fleet.answers), stop.clone()));
     for (sender, every) in senders {
-        let (answers, plans) = (Arc::clone(&fleet.answers), Arc::clone(&plans));
-        tasks.spawn("remote write", remote_write(sender, every, answers, plans, stop.clone()));
+        let of = (Arc::clone(&fleet.answers), Arc::clone(&plans), acting.clone());
+        tasks.spawn("remote write", remote_write(sender, every, of, stop.clone()));
     }
     drop(stop);
     ready(addresses);
@@ -413,8 +437,7 @@ async fn seal(answers: Arc<Answers>, stop: Shutdown) -> anyhow::Result<()> {
 async fn remote_write(
     mut sender: export::Sender,
     every: Duration,
-    answers: Arc<Answers>,
-    plans: Arc<Plans>,
+    (answers, plans, acting): (Arc<Answers>, Arc<Plans>, Acting),
     stop: Shutdown,
 ) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(every);
@@ -426,7 +449,7 @@ async fn remote_write(
             _ = ticks.tick() => {}
         }
         let at_ms = now_ms();
-        let page = pages::metrics(&answers, &plans, at_ms);
+        let page = pages::metrics(&answers, &plans, &acting, at_ms);
         sender.keep(export::request(&page, at_ms));
         if pause.is_some_and(|until| until > tokio::time::Instant::now()) {
             continue;

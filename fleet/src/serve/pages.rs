@@ -12,6 +12,7 @@ use axum::routing::get;
 use ebbtide_runtime::http::Client;
 use ebbtide_runtime::tasks::{self, Shutdown};
 
+use crate::act::Acting;
 use crate::api::Trust;
 use crate::decide::Plans;
 use crate::export::{self, StoreFigures};
@@ -20,8 +21,15 @@ use crate::pki;
 use crate::query::Answers;
 use crate::ui;
 
-/// The pages of the daemon.
-pub(super) fn router(answers: Arc<Answers>, plans: Arc<Plans>, trust: Trust, stop: Shutdown) -> Router {
+/// The pages of the daemon, and what a scheduler asks if it may.
+pub(super) fn router(
+    answers: Arc<Answers>,
+    plans: Arc<Plans>,
+    acting: Acting,
+    extender: Option<Router>,
+    trust: Trust,
+    stop: Shutdown,
+) -> Router {
     let dashboard = ui::Dashboard {
         queries: Arc::clone(&answers) as _,
         plans: Arc::clone(&plans) as _,
@@ -32,22 +40,23 @@ pub(super) fn router(answers: Arc<Answers>, plans: Arc<Plans>, trust: Trust, sto
     let open = Router::new().route("/healthz", get(async || "ok\n"));
     Router::new()
         .route("/metrics", get(metrics_page))
-        .with_state((answers, plans))
+        .with_state((answers, plans, acting))
         .merge(ui::router(dashboard))
+        .merge(extender.unwrap_or_default())
         .layer(middleware::from_fn_with_state(trust, only_who_may_look))
         .merge(open)
 }
 
 /// The metrics page at `at_ms`.
-pub(super) fn metrics(answers: &Answers, plans: &Plans, at_ms: u64) -> String {
+pub(super) fn metrics(answers: &Answers, plans: &Plans, acting: &Acting, at_ms: u64) -> String {
     // what can't be told is left out
     let stats = answers.store.stats().ok();
     let store = stats.map(|stats| StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes });
-    export::page(&answers.live, &answers.rack, &answers.counts, plans, store, at_ms)
+    export::page(&answers.live, &answers.rack, &answers.counts, plans, acting.board().leads, store, at_ms)
 }
 
-async fn metrics_page(State((answers, plans)): State<(Arc<Answers>, Arc<Plans>)>) -> Response {
-    let page = tasks::blocking("metrics page", move || metrics(&answers, &plans, super::now_ms())).await;
+async fn metrics_page(State((answers, plans, acting)): State<(Arc<Answers>, Arc<Plans>, Acting)>) -> Response {
+    let page = tasks::blocking("metrics page", move || metrics(&answers, &plans, &acting, super::now_ms())).await;
     match page {
         Some(page) => ([(header::CONTENT_TYPE, export::CONTENT_TYPE)], page).into_response(),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made; the log says why\n").into_response(),

@@ -10,7 +10,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{Failed, Hands, MANAGER, code};
-use crate::convert::node::{Cordon, Mark, cordon, mark};
+use crate::convert::Rules;
+use crate::convert::node::{self, ClusterNode, Cordon, Mark, cordon, mark};
 use crate::names;
 
 /// How often others may be faster; a kubelet writes its node's status every few minutes.
@@ -25,17 +26,44 @@ pub enum Closed {
     Before,
 }
 
+/// For what a node is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold<'a> {
+    /// Who may open it again, in words of the caller's.
+    pub holder: &'a str,
+    /// Why, for people.
+    pub reason: &'a str,
+    /// Under which leadership.
+    pub generation: u64,
+}
+
 impl Hands {
+    /// A node as the server has it now, past everything that is remembered.
+    ///
+    /// # Errors
+    /// If there is none, or the server doesn't answer.
+    pub async fn node(&self, node: &str) -> Result<ClusterNode, Failed> {
+        let found = self.look(node).await?;
+        node::node(&found, &Rules::default()).ok_or_else(|| Failed::Gone { what: format!("node {node}") })
+    }
+
     fn nodes(&self) -> Api<Node> {
         Api::all(self.client.clone())
     }
 
-    /// Closes `node` for `reason` under the leadership of `generation`.
+    /// Closes `node`, or makes the mark of one that we closed say who holds it now.
     ///
     /// # Errors
     /// If it is somebody else's, a later leader's, or the server refuses.
-    pub async fn cordon(&self, node: &str, reason: &str, generation: u64, now_ms: u64) -> Result<Closed, Failed> {
-        let wanted = Mark { by: self.identity.clone(), generation, reason: reason.to_owned(), since_ms: now_ms };
+    pub async fn cordon(&self, node: &str, hold: &Hold<'_>, now_ms: u64) -> Result<Closed, Failed> {
+        let Hold { holder, reason, generation } = *hold;
+        let wanted = Mark {
+            by: self.identity.clone(),
+            generation,
+            reason: reason.to_owned(),
+            since_ms: now_ms,
+            holder: holder.to_owned(),
+        };
         let text = serde_json::to_string(&wanted).unwrap_or_default();
         let foreign = |why| Failed::Foreign { node: node.to_owned(), why };
         for _ in 0..TRIES {
@@ -47,8 +75,8 @@ impl Hands {
             match cordon(&found) {
                 Cordon::Foreign => return Err(foreign("it was closed by hand")),
                 Cordon::Ours(has) if has.generation > generation => return Err(superseded(node, generation, &has)),
-                Cordon::Ours(_) => return Ok(Closed::Before),
-                Cordon::Open => {
+                Cordon::Ours(has) if has.holder == holder => return Ok(Closed::Before),
+                Cordon::Ours(_) | Cordon::Open => {
                     // a mark on an open node is left over from somebody who opened it by hand
                     let change = json!({"spec": {"unschedulable": true},
                         "metadata": {"annotations": {names::CORDONED_BY: text}}});
@@ -61,11 +89,12 @@ impl Hands {
         Err(Failed::Contended { what: format!("node {node}") })
     }
 
-    /// Opens `node` if we closed it. Returns whether it did; a node that others closed stays closed.
+    /// Opens `node` if we closed it for a holder of which `is_it` is true. Returns whether it did; a node that others
+    /// closed, or that is held for something else, stays closed.
     ///
     /// # Errors
     /// If a later leader closed it, or the server refuses.
-    pub async fn uncordon(&self, node: &str, generation: u64) -> Result<bool, Failed> {
+    pub async fn uncordon(&self, node: &str, is_it: impl Fn(&str) -> bool, generation: u64) -> Result<bool, Failed> {
         for _ in 0..TRIES {
             let found = self.look(node).await?;
             let left_over = found.metadata.annotations.as_ref().and_then(mark);
@@ -74,6 +103,7 @@ impl Hands {
                 (Cordon::Ours(has), _) if has.generation > generation => {
                     return Err(superseded(node, generation, &has));
                 }
+                (Cordon::Ours(has), _) if !is_it(&has.holder) => return Ok(false),
                 (Cordon::Ours(_), _) => {
                     json!({"spec": {"unschedulable": null}, "metadata": {"annotations": {names::CORDONED_BY: null}}})
                 }

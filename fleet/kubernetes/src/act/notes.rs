@@ -63,7 +63,12 @@ impl Hands {
         let failed = |e| Failed::api(format!("annotate node {node}"), e);
         // an apply makes what isn't there: a node that was removed must not come back by this
         let there = nodes.get_metadata(node).await.map_err(failed)?;
-        let meta = json!({"name": node, "uid": there.metadata.uid, "annotations": annotations, "labels": labels});
+        let mut meta = json!({"name": node, "uid": there.metadata.uid});
+        for (kind, values) in [("annotations", annotations), ("labels", labels)] {
+            if !values.is_empty() {
+                meta[kind] = values.into();
+            }
+        }
         let applied: Value = json!({"apiVersion": "v1", "kind": "Node", "metadata": meta});
         let parameters = PatchParams::apply(MANAGER).force();
         nodes.patch(node, &parameters, &Patch::Apply(applied)).await.map_err(failed)?;

@@ -22,6 +22,9 @@ pub struct Mark {
     pub reason: String,
     /// Since when, in milliseconds since 1970.
     pub since_ms: u64,
+    /// For what, in the words of whoever closed it: only who says the same opens it again.
+    #[serde(default)]
+    pub holder: String,
 }
 
 /// Whether a node is closed to new pods.

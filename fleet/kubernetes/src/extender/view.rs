@@ -9,6 +9,7 @@ use ebbtide_planner::state::node::PowerState;
 use ebbtide_planner::state::resources::Resources;
 use ebbtide_proto::NodeId;
 
+use super::account::Account;
 use super::wire::HostPriority;
 
 /// The best score: `MaxExtenderPriority`.
@@ -102,20 +103,29 @@ impl View {
         Self { nodes, targets, made_ms: Some(mono_ms) }
     }
 
+    /// When it was made, in milliseconds of the monotonic clock, if it was.
+    pub fn made_ms(&self) -> Option<u64> {
+        self.made_ms
+    }
+
     /// Whether it is too old, or was never made.
     pub fn is_stale(&self, mono_ms: u64) -> bool {
         self.made_ms.is_none_or(|made| mono_ms.saturating_sub(made) > STALE_MS)
     }
 
     /// Which of the nodes take the pod.
-    pub fn verdicts(&self, asked: &Asked, names: &[String], mono_ms: u64) -> Vec<Verdict> {
+    pub fn verdicts(&self, account: &Account, asked: &Asked, names: &[String], mono_ms: u64) -> Vec<Verdict> {
         let stale = self.is_stale(mono_ms);
+        let left = |name: &str, left: &Resources| match account.of(name) {
+            Some(directed) => left.saturating_sub(directed),
+            None => left.clone(),
+        };
         let verdict = |name: &String| match self.nodes.get(name) {
             // what belongs to a node comes and goes with it
             _ if stale || asked.per_node => Verdict::Fits,
             None => Verdict::Fits,
             Some(node) if node.leaves => Verdict::Leaves("it is about to be powered off".to_owned()),
-            Some(node) => match node.left.as_ref().and_then(|left| asked.requests.lacks(left)) {
+            Some(node) => match node.left.as_ref().and_then(|l| asked.requests.lacks(&left(name, l))) {
                 Some(what) => Verdict::Full(format!("an external actor has taken its {what}")),
                 None => Verdict::Fits,
             },
@@ -123,29 +133,31 @@ impl View {
         names.iter().map(verdict).collect()
     }
 
-    /// Watts that the pod adds to the fleet's if it goes to `node`.
-    fn costs(node: &NodeView, milli: f64) -> f64 {
+    /// Watts that the pod adds to the fleet's if it goes to `node`, where others were directed already.
+    fn costs(node: &NodeView, directed: Option<&Resources>, milli: f64) -> f64 {
         if node.cpu_milli == 0 {
             return f64::INFINITY;
         }
+        let used = node.used_milli + directed.map_or(0.0, |d| d.cpu_milli as f64);
         let load = |milli: f64| milli / node.cpu_milli as f64;
-        let after = node.curve.costs_at_most(load(node.used_milli + milli));
+        let after = node.curve.costs_at_most(load(used + milli));
         // of a node that would otherwise be powered off, all of its watts are on account of the pod
-        let before = if node.spare { node.off_watts } else { node.curve.costs_at_most(load(node.used_milli)) };
+        let spare = node.spare && directed.is_none();
+        let before = if spare { node.off_watts } else { node.curve.costs_at_most(load(used)) };
         (after - before).max(0.0)
     }
 
     /// Scores from 0 to 10: 10 for a plan's target, up to 9 for the others by their watts. All the same where nothing is
     /// known; a node that isn't known is never the best among others that are.
-    pub fn scores(&self, asked: &Asked, names: &[String], mono_ms: u64) -> Vec<HostPriority> {
+    pub fn scores(&self, account: &Account, asked: &Asked, names: &[String], mono_ms: u64) -> Vec<HostPriority> {
         let same = || names.iter().map(|name| HostPriority { host: name.clone(), score: 0 }).collect();
         if self.is_stale(mono_ms) || asked.per_node {
             return same();
         }
         // a pod that asks for nothing uses something
         let milli = (asked.requests.cpu_milli as f64).max(10.0);
-        let costs: Vec<Option<f64>> =
-            names.iter().map(|n| self.nodes.get(n).map(|node| Self::costs(node, milli))).collect();
+        let cost = |n: &String| self.nodes.get(n).map(|node| Self::costs(node, account.of(n), milli));
+        let costs: Vec<Option<f64>> = names.iter().map(cost).collect();
         let known = || costs.iter().flatten().copied().filter(|c| c.is_finite());
         let (least, most) = known().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), c| (a.min(c), b.max(c)));
         if least > most {
@@ -210,11 +222,32 @@ mod tests {
     #[test]
     fn the_least_watts_win_and_an_empty_node_counts_as_a_whole() {
         let view = View::of(&fleet(), None, &BTreeSet::new(), 1000);
-        let scores = |v: &View, ms| v.scores(&asked(), &names(), ms).iter().map(|s| s.score).collect::<Vec<_>>();
+        let scores = |v: &View, ms| {
+            v.scores(&Account::default(), &asked(), &names(), ms).iter().map(|s| s.score).collect::<Vec<_>>()
+        };
         // 10 W, 5 W, and 25 W as its 20 W idle could be saved
         assert_eq!(scores(&view, 1000), [7, 9, 0, 0]);
         assert_eq!(scores(&view, 1000 + STALE_MS + 1), [0; 4]);
         assert_eq!(scores(&View::default(), 0), [0; 4]);
+    }
+
+    #[test]
+    fn what_was_directed_a_moment_ago_counts() {
+        let mut state = fleet();
+        let id = NodeId::new("thrifty").unwrap();
+        let taken = Event::NodeReserved { node: id.clone(), reserved: Resources::new(5500, 0), used_milli: 0 };
+        assert!(state.apply(Time::from_secs(2), taken));
+        let view = View::of(&state, None, &[id].into(), 1000);
+        let mut account = Account::default();
+        let of = |account: &Account| {
+            let score = view.scores(account, &asked(), &names(), 1000)[2].score;
+            (score, view.verdicts(account, &asked(), &names(), 1000)[1] == Verdict::Fits)
+        };
+        assert_eq!(of(&account), (0, true));
+        // one more, and the empty node is empty no longer; half a core is left on the thrifty one
+        account.direct("p", "empty", &Resources::new(1000, 0), 1000);
+        account.direct("q", "thrifty", &Resources::new(1000, 0), 1000);
+        assert_eq!(of(&account), (BEST - 1, false));
     }
 
     #[test]
@@ -247,12 +280,12 @@ mod tests {
             action(2, Do::Move { workload: "pod/a".parse().unwrap(), from: id("busy"), to: id("empty") }),
         ];
         let view = View::of(&state, Some(&plan), &[id("thrifty")].into(), 1000);
-        let verdicts = view.verdicts(&asked(), &names(), 1000);
+        let verdicts = view.verdicts(&Account::default(), &asked(), &names(), 1000);
         assert!(matches!(verdicts[0], Verdict::Leaves(_)) && matches!(verdicts[1], Verdict::Full(_)), "{verdicts:?}");
         assert_eq!(verdicts[2..], [Verdict::Fits, Verdict::Fits]);
-        let scores = view.scores(&asked(), &names(), 1000);
+        let scores = view.scores(&Account::default(), &asked(), &names(), 1000);
         assert_eq!((scores[0].score, scores[2].score), (0, BEST));
         let daemon = Asked { per_node: true, ..asked() };
-        assert!(view.verdicts(&daemon, &names(), 1000).iter().all(|v| *v == Verdict::Fits));
+        assert!(view.verdicts(&Account::default(), &daemon, &names(), 1000).iter().all(|v| *v == Verdict::Fits));
     }
 }

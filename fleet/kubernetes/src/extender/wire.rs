@@ -85,6 +85,12 @@ impl<'a> Arguments<'a> {
         serde_json::from_slice(body)
     }
 
+    /// By what the pod that asks is known.
+    pub fn pod_id(&self) -> &str {
+        let meta = &self.pod.metadata;
+        meta.uid.as_deref().or(meta.name.as_deref()).unwrap_or("")
+    }
+
     fn items(&self) -> &[&'a RawValue] {
         self.nodes.as_ref().and_then(|n| n.items.as_deref()).unwrap_or(&[])
     }

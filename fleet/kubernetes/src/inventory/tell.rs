@@ -61,7 +61,12 @@ impl Inventory {
             let described = |n: &Node| Node { power: PowerState::Unknown, ..n.clone() };
             if told.map(described).as_ref() != Some(&described(&planned)) {
                 self.told_nodes.insert(id.clone(), planned.clone());
-                events.push(Event::NodeSeen(Box::new(planned)));
+                // that it was switched is told by itself, which the planner counts
+                let before = known_power.unwrap_or(power);
+                events.push(Event::NodeSeen(Box::new(Node { power: before, ..planned })));
+                if before != power {
+                    events.push(Event::NodePower { node: id.clone(), power });
+                }
             } else if known_power != Some(power) {
                 self.told_nodes.insert(id.clone(), planned);
                 events.push(Event::NodePower { node: id.clone(), power });

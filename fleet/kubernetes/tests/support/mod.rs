@@ -20,7 +20,7 @@ pub async fn client_with(cluster: &Cluster, token: &str) -> Client {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config");
     std::fs::write(&path, cluster.kubeconfig(token)).unwrap();
-    connect::client(Some(&path)).await.unwrap()
+    connect::client(Some(&path), None).await.unwrap()
 }
 
 pub async fn client(cluster: &Cluster) -> Client {

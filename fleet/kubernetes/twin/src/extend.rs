@@ -31,7 +31,7 @@ impl Extender {
         let stream = TcpStream::connect(self.address).await.context("the extender doesn't listen")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::post(format!("/extender/{what}"))
-            .header("host", "extender")
+            .header("host", self.address.to_string())
             .header("content-type", "application/json")
             .body(Body::from(body.to_string()))?;
         let answered = async {

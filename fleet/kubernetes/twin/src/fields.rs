@@ -156,7 +156,10 @@ pub fn apply(
         for part in &path {
             at = object(at).entry(part.clone()).or_insert(Value::Null);
         }
-        *at = value;
+        // an empty map has nothing to say of what others put there
+        if !(value == Value::Object(Map::new()) && at.is_object()) {
+            *at = value;
+        }
     }
     write(&mut next, &owners, kind, time);
     Ok(next)

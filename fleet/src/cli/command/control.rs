@@ -29,6 +29,7 @@ pub(in crate::cli) async fn pool(fleet: &Fleet, args: &PoolArgs, output: &Output
         state.quarantined.iter().map(|q| format!("{} is left alone: {}; ebbtide unlock {}", q.node, q.why, q.node)),
     );
     notes.extend(state.locked.iter().map(|node| format!("{node} is locked")));
+    notes.extend(state.cluster.iter().map(|how| format!("Kubernetes: {how}")));
     if !state.leads {
         notes.push("this daemon does not act; its log says why".to_owned());
     }
