@@ -1,9 +1,9 @@
 # What one does with this repository; `make` lists it. Each target needs cargo and a C compiler and says so.
-# Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
+# Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), CHAOS_RUNS (10000), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices test-kubernetes lint bench fuzz ebpf clean need-rust
+.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -39,6 +39,9 @@ test-kubernetes: need-rust ## test against the API server that KUBECONFIG names,
 	if [ ! -r "$$KUBECONFIG" ]; then \
 		$(call say,make test-kubernetes: the file that KUBECONFIG names can't be read); exit 2; fi; \
 	KUBECONFIG="$$(realpath "$$KUBECONFIG")" cargo test --locked -p ebbtide-kubernetes --test real -- --include-ignored
+
+chaos: need-rust ## let everything break around the executor, CHAOS_RUNS times (10000), each time in another way
+	@cargo run --release --locked -q -p ebbtide-executor --example chaos -- --runs "$${CHAOS_RUNS:-10000}"
 
 lint: need-rust ## format, clippy, documentation, and what dependencies may bring in
 	@for c in fmt clippy; do cargo $$c --version >/dev/null 2>&1 || { \

@@ -28,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let router = ui::router(Dashboard {
         queries,
         plans,
+        control: Arc::new(made_up::control::MadeUpDeeds),
         version: env!("CARGO_PKG_VERSION"),
         clock: now,
         stop: tasks.shutdown(),

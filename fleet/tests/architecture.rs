@@ -33,8 +33,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         "carries plans and orders out: the only one that switches of its own accord",
     ),
     ("ingest", &["live", "store"], "puts what agents send where it belongs"),
-    ("query", &["decide", "ingest", "live", "power", "store"], "reads what was published"),
-    ("export", &["decide", "ingest", "live", "power"], "metrics of what is live and planned"),
+    ("query", &["act", "decide", "ingest", "live", "power", "store"], "reads what was published"),
+    ("export", &["act", "decide", "ingest", "live", "power"], "metrics of what is live, planned and done"),
     ("ui", &["plot", "query"], "asks questions; can't reach what answers them"),
     (
         "api",

@@ -49,6 +49,7 @@ impl Daemon {
                 let router = ui::router(Dashboard {
                     queries,
                     plans: Arc::new(MadeUpPlans::new()),
+                    control: Arc::new(made_up::control::MadeUpDeeds),
                     version: "0.1.0",
                     clock: moving,
                     stop: tasks.shutdown(),

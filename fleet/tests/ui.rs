@@ -30,7 +30,8 @@ fn router(queries: Arc<dyn Queries>, tasks: &Tasks) -> Router {
 
 fn planned(queries: Arc<dyn Queries>, plans: MadeUpPlans, tasks: &Tasks) -> Router {
     let plans = Arc::new(plans);
-    ui::router(Dashboard { queries, plans, version: "0.1.0", clock: then, stop: tasks.shutdown() })
+    let control = Arc::new(made_up::control::MadeUpDeeds);
+    ui::router(Dashboard { queries, plans, control, version: "0.1.0", clock: then, stop: tasks.shutdown() })
 }
 
 fn fleet(empty: bool) -> Arc<MadeUp> {
@@ -85,6 +86,9 @@ async fn pages_look_like_this() {
         ("plan-pool", &full, "/plan?id=1&pool=edge".to_owned()),
         ("no-plan", &full, "/plan?id=99".to_owned()),
         ("plan-empty", &unplanned, "/plan".to_owned()),
+        ("operations", &full, "/operations".to_owned()),
+        ("operation", &full, "/operations?id=7".to_owned()),
+        ("no-operation", &full, "/operations?id=99".to_owned()),
         ("status", &full, "/status".to_owned()),
         ("about", &full, "/about".to_owned()),
         ("nowhere", &full, "/nowhere".to_owned()),

@@ -62,4 +62,7 @@ fn main() {
         println!("  {what}: {n}");
     }
     println!("violations {violations}, first seed {first:?}");
+    if violations > 0 {
+        std::process::exit(1);
+    }
 }

@@ -9,7 +9,7 @@ use ebbtide_executor::Executor;
 use ebbtide_executor::audit::AuditEntry;
 use ebbtide_executor::command::{Command, Generation, Mark};
 use ebbtide_executor::event::{Cordon, Event, Sight};
-use ebbtide_executor::operation::{OperationId, Who};
+use ebbtide_executor::operation::{Operation, OperationId, Who};
 use ebbtide_executor::settings::{Mode, Settings};
 use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::state::Time;
@@ -18,16 +18,18 @@ use ebbtide_runtime::clock;
 use ebbtide_runtime::tasks::{self, Shutdown, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::hosts;
 use super::lead::Lead;
 use super::window::{Hours, Windows};
 use super::{ActConfig, Acting, Board, Journal, Order, Reach, WAITING, Wanted};
+use super::{hosts, told};
 use crate::decide::Plans;
 
 /// Time between two looks of the executor at the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// Time between two looks for nodes that work may come to again.
 const REOPEN: Duration = Duration::from_secs(10);
+/// The journal is shortened each so many ticks: once a day.
+const COMPACT: u64 = 86_400;
 /// Marks on nodes are told each so many ticks.
 const MARKS: u64 = 10;
 /// Answers that wait for the executor.
@@ -148,6 +150,16 @@ impl Driver {
                     self.ticks += 1;
                     self.watch_the_clock().await?;
                     self.step(Event::Tick).await?;
+                    // not right after the start: what begins then looks at what was left
+                    if self.ticks % COMPACT == 60 {
+                        let generation = self.generation;
+                        self.written("shorten the journal", move |journal| {
+                            let forgotten = journal.compact(generation, now())?;
+                            tracing::debug!(forgotten, "shortened the journal");
+                            Ok(())
+                        })
+                        .await?;
+                    }
                     if self.ticks.is_multiple_of(MARKS) {
                         self.tell_marks().await?;
                     }
@@ -348,7 +360,7 @@ impl Driver {
 
     fn tell(&self, mut closed: BTreeMap<NodeId, Mark>) {
         let before = self.board.borrow().clone();
-        let shown = |op: &ebbtide_executor::operation::Operation| {
+        let shown = |op: &Operation| {
             let known = before.operations.get(&op.id).filter(|known| ***known == *op);
             (op.id, known.cloned().unwrap_or_else(|| Arc::new(op.clone())))
         };
@@ -358,7 +370,16 @@ impl Driver {
             Cordon::Open | Cordon::Foreign => None,
         }));
         let executor = self.executor.as_ref();
+        let mut ended = before.ended.clone();
+        // what had ended when this daemon began to lead was counted by the one before
+        if before.leads {
+            let was_over = |op: &Operation| before.operations.get(&op.id).is_some_and(|known| !known.is_live());
+            for op in executor.iter().flat_map(|e| e.operations()).filter(|op| !op.is_live() && !was_over(op)) {
+                *ended.entry(told::ending(op.state)).or_default() += 1;
+            }
+        }
         let board = Board {
+            ended,
             operations: executor.map_or_else(|| before.operations.clone(), |e| e.operations().map(shown).collect()),
             quarantined: executor.map_or_else(|| before.quarantined.clone(), |e| e.quarantined().clone()),
             closed,

@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ebbtide_executor::audit::AuditEntry;
 use ebbtide_executor::command::{Generation, Mark};
-use ebbtide_executor::journal::Record;
+use ebbtide_executor::journal::{self, Record};
 use ebbtide_executor::settings::Mode;
+use ebbtide_planner::state::Time;
 use ebbtide_proto::NodeId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Operations that are over are kept so long: a week. The audit keeps what was done for longer.
+const KEPT_S: u64 = 7 * 86_400;
 /// Lines of the audit that are kept.
 const AUDIT_KEPT: i64 = 100_000;
 
@@ -90,6 +93,34 @@ impl Journal {
         change.commit()?;
         let records = lines.iter().map(|line| serde_json::from_str(line)).collect::<std::result::Result<_, _>>()?;
         Ok((Generation(own.unsigned_abs()), records))
+    }
+
+    /// Forgets what nobody who begins anew needs any more; how many records that were.
+    ///
+    /// # Errors
+    /// If the file can't be used, or another daemon leads.
+    pub fn compact(&self, generation: Generation, now: Time) -> Result<usize> {
+        let mut db = self.db();
+        let change = db.transaction()?;
+        let leads: i64 = change.query_row("SELECT generation FROM leader", [], |r| r.get(0))?;
+        let leads = Generation(leads.unsigned_abs());
+        if leads != generation {
+            return Err(JournalError::Older(leads, generation));
+        }
+        let lines: Vec<String> = change
+            .prepare("SELECT line FROM record ORDER BY seq")?
+            .query_map([], |r| r.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let records: Vec<Record> =
+            lines.iter().map(|line| serde_json::from_str(line)).collect::<std::result::Result<_, _>>()?;
+        let needless = journal::needless(&records, now, KEPT_S);
+        let mut forget = change.prepare("DELETE FROM record WHERE seq = ?")?;
+        for seq in &needless {
+            forget.execute([sql(*seq)])?;
+        }
+        drop(forget);
+        change.commit()?;
+        Ok(needless.len())
     }
 
     /// Writes a record; it is on disk when this returns.
@@ -236,7 +267,6 @@ fn sql(n: u64) -> i64 {
 mod tests {
     use super::*;
     use ebbtide_executor::journal::Change;
-    use ebbtide_planner::state::Time;
 
     fn record(seq: u64, generation: Generation) -> Record {
         Record { seq, generation, at: Time::from_secs(seq), change: Change::Paused { why: Some("a test".into()) } }
@@ -257,6 +287,22 @@ mod tests {
         assert!(matches!(old.write(&record(3, first)), Err(JournalError::Older(..))));
         new.write(&record(3, second)).unwrap();
         assert_eq!(Journal::open(folder.path()).unwrap().lead().unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn what_was_paused_long_ago_is_forgotten_and_the_last_record_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        let (first, _) = journal.lead().unwrap();
+        for seq in 1..=5 {
+            journal.write(&record(seq, first)).unwrap();
+        }
+        assert_eq!(journal.compact(first, Time::from_secs(1_000_000)).unwrap(), 4);
+        assert_eq!(journal.compact(first, Time::from_secs(1_000_000)).unwrap(), 0);
+        let (second, records) = journal.lead().unwrap();
+        assert_eq!(records, [record(5, first)]);
+        assert!(matches!(journal.compact(first, Time::from_secs(1_000_000)), Err(JournalError::Older(..))));
+        journal.write(&record(6, second)).unwrap();
     }
 
     #[test]

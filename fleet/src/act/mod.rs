@@ -52,6 +52,8 @@ pub struct Board {
     pub quarantined: BTreeMap<NodeId, String>,
     /// Nodes that are closed, and for whom.
     pub closed: BTreeMap<NodeId, Mark>,
+    /// Operations that ended since the daemon started, by how.
+    pub ended: BTreeMap<&'static str, u64>,
     /// What pools may do.
     pub modes: BTreeMap<String, Mode>,
     /// Whether it is time to act in pools, those that have windows.

@@ -53,6 +53,19 @@ fn step(step: &Step) -> v1::OperationStep {
     }
 }
 
+/// How an operation ended, in one word.
+pub fn ending(state: State) -> &'static str {
+    match state {
+        State::Live => "live",
+        State::Done => "done",
+        State::RolledBack => "rolled-back",
+        State::Refused => "refused",
+        State::Cancelled => "cancelled",
+        State::Failed => "failed",
+        State::Quarantined => "quarantined",
+    }
+}
+
 /// A line of the audit.
 pub fn audit(entry: AuditEntry) -> v1::AuditEntry {
     v1::AuditEntry {

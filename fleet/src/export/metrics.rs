@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use ebbtide_devices::Latest;
+use ebbtide_executor::command::Mark;
 use ebbtide_proto::{Energy, v1};
 
+use crate::act::Board;
 use crate::decide::{Mode, Plans};
 use crate::ingest::Counts;
 use crate::live::Live;
@@ -60,6 +62,12 @@ metrics! {
     PLAN_TIME = "ebbtide_fleet_plan_duration_seconds", "gauge", "What the last planning took.";
     PLAN_RECOMMENDED = "ebbtide_fleet_plan_recommended", "gauge", "1 if the plan that stands is put forward and has something to do.";
     LEADS = "ebbtide_fleet_leads", "gauge", "1 if this daemon acts; of several in a cluster, one does.";
+    OPERATIONS = "ebbtide_fleet_operations", "gauge", "Operations that go on.";
+    OPERATIONS_ENDED = "ebbtide_fleet_operations_ended_total", "counter", "Operations that ended since the daemon started, by how: done, rolled-back, refused, cancelled, failed or quarantined.";
+    PAUSED = "ebbtide_fleet_paused", "gauge", "1 while an operator lets nothing new begin.";
+    QUARANTINED = "ebbtide_fleet_quarantined_nodes", "gauge", "Nodes that are left alone until somebody has looked.";
+    LOCKED = "ebbtide_fleet_locked_nodes", "gauge", "Nodes that operators have locked.";
+    POOL_MODE = "ebbtide_fleet_pool_mode", "gauge", "1 for the mode of a pool: observe, recommend or auto; pools of which nothing was said are only observed.";
     CLUSTER_UP = "ebbtide_fleet_kubernetes_up", "gauge", "1 while everything of the cluster is listed and watched.";
     CLUSTER_NODES = "ebbtide_fleet_kubernetes_nodes", "gauge", "Nodes of the cluster.";
     CLUSTER_PODS = "ebbtide_fleet_kubernetes_pods", "gauge", "Pods of the cluster that are known.";
@@ -189,6 +197,28 @@ impl Page {
         }
     }
 
+    /// What is done.
+    fn deeds(&mut self, board: &Board) {
+        self.one(LEADS, u8::from(board.leads));
+        self.one(OPERATIONS, board.operations.values().filter(|op| op.is_live()).count());
+        self.head(OPERATIONS_ENDED);
+        for (how, count) in &board.ended {
+            self.sample(OPERATIONS_ENDED.name, &[("how", how)], count);
+        }
+        self.one(PAUSED, u8::from(board.paused.is_some()));
+        self.one(QUARANTINED, board.quarantined.len());
+        self.one(LOCKED, board.closed.values().filter(|mark| **mark == Mark::Lock).count());
+        self.head(POOL_MODE);
+        for (pool, mode) in &board.modes {
+            let mode = match mode {
+                ebbtide_executor::settings::Mode::Observe => "observe",
+                ebbtide_executor::settings::Mode::Recommend => "recommend",
+                ebbtide_executor::settings::Mode::Auto => "auto",
+            };
+            self.sample(POOL_MODE.name, &[("pool", pool), ("mode", mode)], 1);
+        }
+    }
+
     /// How the cluster is heard; heads only without one.
     fn cluster(&mut self, plans: &Plans) {
         let heard = plans.cluster();
@@ -242,7 +272,7 @@ pub fn page(
     rack: &Rack,
     counts: &Counts,
     plans: &Plans,
-    leads: bool,
+    board: &Board,
     store: Option<StoreFigures>,
     now_ms: u64,
 ) -> String {
@@ -300,7 +330,7 @@ pub fn page(
     }
     page.devices(rack, now_ms);
     page.plan(plans, now_ms);
-    page.one(LEADS, u8::from(leads));
+    page.deeds(board);
     page.cluster(plans);
     page.one(NODES, live.len());
     page.one(CONNECTED, live.connected());

@@ -3,9 +3,11 @@
 //! Requests and answers are those of `ebbtide.v1.Fleet`; units and meanings are documented in `fleet.proto`.
 
 mod answers;
+mod control;
 mod plans;
 
 pub use answers::Answers;
+pub use control::Deeds;
 
 use ebbtide_proto::v1;
 
@@ -53,6 +55,16 @@ pub trait Queries: Send + Sync {
     fn totals(&self) -> v1::Totals;
     /// How the daemon is doing.
     fn status(&self) -> v1::GetStatusResponse;
+}
+
+/// What can be asked about what is done. Nothing of it takes long.
+pub trait ControlQueries: Send + Sync {
+    /// How everything stands.
+    fn control(&self) -> v1::ControlState;
+    /// Operations that go on, or ended not long ago, the newest first.
+    fn operations(&self, most: usize) -> Vec<v1::Operation>;
+    /// One of them.
+    fn operation(&self, id: u64) -> Result<v1::Operation, QueryError>;
 }
 
 /// What can be asked about plans. All of it may take a while: ask it on a thread that may block.

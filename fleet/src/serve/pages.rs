@@ -18,7 +18,7 @@ use crate::decide::Plans;
 use crate::export::{self, StoreFigures};
 use crate::ingest::Peer;
 use crate::pki;
-use crate::query::Answers;
+use crate::query::{Answers, Deeds};
 use crate::ui;
 
 /// The pages of the daemon, and what a scheduler asks if it may.
@@ -33,6 +33,7 @@ pub(super) fn router(
     let dashboard = ui::Dashboard {
         queries: Arc::clone(&answers) as _,
         plans: Arc::clone(&plans) as _,
+        control: Arc::new(Deeds { acting: acting.clone(), plans: Arc::clone(&plans) }),
         version: env!("CARGO_PKG_VERSION"),
         clock: super::now_ms,
         stop,
@@ -52,7 +53,7 @@ pub(super) fn metrics(answers: &Answers, plans: &Plans, acting: &Acting, at_ms: 
     // what can't be told is left out
     let stats = answers.store.stats().ok();
     let store = stats.map(|stats| StoreFigures { unsealed_frames: stats.unsealed_frames, bytes: stats.bytes });
-    export::page(&answers.live, &answers.rack, &answers.counts, plans, acting.board().leads, store, at_ms)
+    export::page(&answers.live, &answers.rack, &answers.counts, plans, &acting.board(), store, at_ms)
 }
 
 async fn metrics_page(State((answers, plans, acting)): State<(Arc<Answers>, Arc<Plans>, Acting)>) -> Response {

@@ -1,6 +1,6 @@
 //! The dashboard: pages made on the server, read without JavaScript, kept up to date by one small module with it.
 //!
-//! `page` frames what `fleet`, `node`, `workloads`, `plan`, `status` and `about` show; `figures` writes numbers, `window` is the
+//! `page` frames what `fleet`, `node`, `workloads`, `plan`, `operations`, `status` and `about` show; `figures` writes numbers, `window` is the
 //! time range in the URL, `history` turns energy over time into plots, `live` tells browsers what changed, `http` is
 //! what all answers have in common. Everything is asked of [`crate::query`]; nothing is kept here. What comes
 //! from outside gets into a page only through maud, which escapes it.
@@ -13,6 +13,7 @@ mod http;
 mod ledger;
 mod live;
 mod node;
+mod operations;
 mod page;
 mod plan;
 mod status;
@@ -26,7 +27,7 @@ use axum::routing::get;
 use ebbtide_runtime::tasks::{self, Shutdown};
 use tokio::sync::Semaphore;
 
-use crate::query::{PlanQueries, Queries, QueryError};
+use crate::query::{ControlQueries, PlanQueries, Queries, QueryError};
 
 use self::http::Failure;
 
@@ -44,6 +45,8 @@ pub struct Dashboard {
     pub queries: Arc<dyn Queries>,
     /// Who is asked about plans.
     pub plans: Arc<dyn PlanQueries>,
+    /// Who is asked about what is done.
+    pub control: Arc<dyn ControlQueries>,
     /// Version of the daemon, shown at the foot of each page.
     pub version: &'static str,
     /// Milliseconds since 1970 UTC.
@@ -73,6 +76,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/node/{name}", get(node::get))
         .route("/workloads", get(workloads::get))
         .route("/plan", get(plan::get))
+        .route("/operations", get(operations::get))
         .route("/status", get(status::get))
         .route("/about", get(about::get))
         .route("/live", get(live::get))

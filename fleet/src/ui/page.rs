@@ -20,7 +20,13 @@ pub(super) struct Page {
     pub content: Markup,
 }
 
-const MENU: [(&str, &str); 4] = [("/", "Fleet"), ("/workloads", "Workloads"), ("/plan", "Plan"), ("/status", "Status")];
+const MENU: [(&str, &str); 5] = [
+    ("/", "Fleet"),
+    ("/workloads", "Workloads"),
+    ("/plan", "Plan"),
+    ("/operations", "Operations"),
+    ("/status", "Status"),
+];
 
 impl Page {
     /// A page that doesn't change by itself.

@@ -9,6 +9,7 @@
     reason = "tests and an example share it; made-up figures are small"
 )]
 
+pub mod control;
 pub mod plans;
 
 use std::collections::BTreeMap;

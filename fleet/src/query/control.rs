@@ -1,0 +1,35 @@
+//! What is being done, and how everything stands.
+
+use std::sync::Arc;
+
+use ebbtide_proto::v1;
+
+use super::{ControlQueries, QueryError};
+use crate::act::{Acting, told};
+use crate::decide::Plans;
+
+/// Who acts, and the fleet that it acts on.
+pub struct Deeds {
+    /// Who acts.
+    pub acting: Acting,
+    /// Who knows the fleet.
+    pub plans: Arc<Plans>,
+}
+
+impl ControlQueries for Deeds {
+    fn control(&self) -> v1::ControlState {
+        self.acting.board().state(&self.plans.state())
+    }
+
+    fn operations(&self, most: usize) -> Vec<v1::Operation> {
+        self.acting.board().operations.values().rev().take(most).map(|op| told::operation(op)).collect()
+    }
+
+    fn operation(&self, id: u64) -> Result<v1::Operation, QueryError> {
+        let board = self.acting.board();
+        let found = board.operations.values().find(|op| op.id.0 == id);
+        found
+            .map(|op| told::operation(op))
+            .ok_or_else(|| QueryError::NotFound { what: "operation", name: id.to_string() })
+    }
+}
