@@ -171,6 +171,11 @@ impl Plans {
     fn hear(&self, at: Time) {
         let mut work = locked(&self.work);
         let Work { observer, layer, state, cluster: Some(cluster), .. } = &mut *work else { return };
+        if cluster.is_complete() && observer.beneath().is_none_or(|b| !b.is_complete()) {
+            // it was just listed: the round that waited for it needn't wait any longer
+            self.plan_now();
+            return;
+        }
         if cluster.take_in(at, observer, layer, state) {
             let waits = cluster.has_new_waiting(state);
             self.publish(state);
