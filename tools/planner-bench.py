@@ -46,6 +46,7 @@ def made_up(program):
     result = run(program, "bench", "plan")
     rows = [
         ("whole_ms", f"whole plan of {result['nodes']:,} nodes and {result['workloads']:,} workloads, ms", 1000),
+        ("check_ms", "– to check it, in each of its prefixes, ms", None),
         ("whole_gap_pct", "– how far above its bound, %", 3),
         ("peak_mib", "– peak memory of the process, MiB", 500),
         ("around_ms", "plan around one changed node, median, ms", 10),

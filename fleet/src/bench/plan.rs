@@ -24,6 +24,8 @@ struct Result {
     nodes: u32,
     workloads: u32,
     whole_ms: f64,
+    /// What the checker takes for that plan.
+    check_ms: f64,
     whole_actions: usize,
     whole_saved_pct: f64,
     whole_gap_pct: f64,
@@ -48,7 +50,8 @@ pub fn measure(bench: &BenchPlan) -> anyhow::Result<()> {
     let shape = Shape { nodes: bench.nodes, workloads: bench.workloads, ..Shape::default() };
     let mut state = fleet(&shape, bench.seed)?;
     let (whole_ms, whole) = timed(|| plan(&state, &policy, START))?;
-    let mut violations = check(&whole, &state, &policy).len();
+    let (check_ms, found) = timed(|| Ok::<_, std::convert::Infallible>(check(&whole, &state, &policy)))?;
+    let mut violations = found.len();
     // as the daemon meets it: the fleet is as the plan left it, and then one node changes
     for event in whole.effects() {
         state.apply(START, event);
@@ -79,6 +82,7 @@ pub fn measure(bench: &BenchPlan) -> anyhow::Result<()> {
         nodes: bench.nodes,
         workloads: bench.workloads,
         whole_ms,
+        check_ms,
         whole_actions: whole.actions.len(),
         whole_saved_pct: (1.0 - whole.after_w / whole.before_w) * 100.0,
         whole_gap_pct: whole.gap() * 100.0,
