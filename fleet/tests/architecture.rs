@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
         "carries plans and orders out: the only one that switches of its own accord",
     ),
     ("ingest", &["live", "store"], "puts what agents send where it belongs"),
-    ("query", &["act", "decide", "ingest", "live", "power", "store"], "reads what was published"),
+    ("query", &["decide", "ingest", "live", "power", "store"], "reads what was published"),
     ("export", &["act", "decide", "ingest", "live", "power"], "metrics of what is live, planned and done"),
     ("ui", &["plot", "query"], "asks questions; can't reach what answers them"),
     (

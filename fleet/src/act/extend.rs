@@ -1,6 +1,5 @@
 //! Tells the scheduler's extender what is known and what is under way.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +52,8 @@ pub async fn tell(
         }
         told = Some((Arc::clone(&state), Arc::clone(&board), mono_ms));
         let made = tasks::blocking("view for the scheduler", move || {
-            View::of(&state, board.under_way(), &BTreeSet::new(), mono_ms)
+            let withdrawn = board.withheld().free.into_keys().collect();
+            View::of(&state, board.under_way(), &withdrawn, mono_ms)
         });
         if let Some(view) = made.await {
             views.publish(view);

@@ -3,11 +3,9 @@
 //! Requests and answers are those of `ebbtide.v1.Fleet`; units and meanings are documented in `fleet.proto`.
 
 mod answers;
-mod control;
 mod plans;
 
 pub use answers::Answers;
-pub use control::Deeds;
 
 use ebbtide_proto::v1;
 

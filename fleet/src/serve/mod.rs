@@ -5,6 +5,7 @@
 
 mod connection;
 pub mod control;
+mod deeds;
 mod kubernetes;
 mod pages;
 mod watts;

@@ -18,8 +18,10 @@ use crate::decide::Plans;
 use crate::export::{self, StoreFigures};
 use crate::ingest::Peer;
 use crate::pki;
-use crate::query::{Answers, Deeds};
+use crate::query::Answers;
 use crate::ui;
+
+use super::deeds::Deeds;
 
 /// The pages of the daemon, and what a scheduler asks if it may.
 pub(super) fn router(

@@ -1,19 +1,19 @@
-//! What is being done, and how everything stands.
+//! What is being done, and how everything stands, for the dashboard.
 
 use std::sync::Arc;
 
 use ebbtide_proto::v1;
 
-use super::{ControlQueries, QueryError};
 use crate::act::{Acting, told};
 use crate::decide::Plans;
+use crate::query::{ControlQueries, QueryError};
 
 /// Who acts, and the fleet that it acts on.
-pub struct Deeds {
+pub(super) struct Deeds {
     /// Who acts.
-    pub acting: Acting,
+    pub(super) acting: Acting,
     /// Who knows the fleet.
-    pub plans: Arc<Plans>,
+    pub(super) plans: Arc<Plans>,
 }
 
 impl ControlQueries for Deeds {
