@@ -29,8 +29,8 @@ def run(program, *args):
 
 
 def figure(value, target=None):
-    if isinstance(value, int):
-        text = f"{value:,}"
+    if isinstance(value, int) or value == 0:
+        text = f"{int(value):,}"
     else:
         text = f"{value:.5f}" if value < 0.01 else f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
     return text if target is None or value <= target else f"{text} **miss** (≤ {target:,})"
@@ -38,7 +38,7 @@ def figure(value, target=None):
 
 def machine():
     model = next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown")
-    return (f"Measured on {datetime.date.today()}: {os.cpu_count()} logical CPUs of {model}, Linux {platform.release()}; "
+    return (f"Measured on {datetime.date.today()}: {os.cpu_count()} logical CPUs of {model}, Linux {platform.release().split('-')[0]}; "
             f"load average {os.getloadavg()[0]:.1f}. One core is used.")
 
 
@@ -81,9 +81,17 @@ def planetlab(program, folder):
 
 def openb(program, folder):
     result = run(program, "sim", "openb", "--traces", folder)
-    keys = [k for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)]
-    lines = ["| | |", "|---|--:|"]
-    return lines + [f"| {k.replace('_', ' ')} | {figure(result[k])} |" for k in keys]
+    rows = [
+        (f"pods placed, of {result['pods']:,}", result["placed"], None),
+        ("– of the others, those that no card has room for", result["stranded"], None),
+        ("GPUs in use, %", result["gpu_used_pct"], None),
+        (f"nodes on, of {result['nodes']:,}", result["nodes_on"], None),
+        ("kW, idle cards included", result["watts"] / 1e3, None),
+        ("bound for what was placed, kW", result["bound_w"] / 1e3, None),
+        ("gap, %", result["gap_pct"], 3),
+        ("what the checker held against it", result["violations"], 0),
+    ]
+    return ["| | |", "|---|--:|", *(f"| {name} | {figure(value, target)} |" for name, value, target in rows)]
 
 
 def replace(text, name, lines):
