@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn each_setting_is_complete() {
         let all = settings();
-        assert_eq!(all.len(), 40);
+        assert_eq!(all.len(), 42);
         for s in &all {
             assert!(s.text.len() > 20 && !s.value_name.is_empty() && !s.example.is_empty(), "{s:?}");
             assert!(s.default.is_some() || s.example != "\"\"", "{s:?}");
