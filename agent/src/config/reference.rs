@@ -8,7 +8,7 @@ use super::layer::{Origin, PREFIX, given};
 use super::{Partial, Settings};
 
 /// Examples of settings that have no default to show, or none that tells much.
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 14] = [
     ("node-name", "\"edge1\""),
     ("model-idle", "\"8 W\""),
     ("model-full", "\"31 W\""),
@@ -22,6 +22,7 @@ const EXAMPLES: [(&str, &str); 13] = [
     ("fleet-ca", "\"/etc/ebbtide-agent/ca.pem\""),
     ("fleet-cert", "\"/etc/ebbtide-agent/cert.pem\""),
     ("fleet-key", "\"/etc/ebbtide-agent/key.pem\""),
+    ("shut-down-program", "\"/usr/local/sbin/shut-down\""),
 ];
 
 /// Settings whose default depends on the machine; their text says how.
