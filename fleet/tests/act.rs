@@ -4,40 +4,18 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/played.rs"]
+mod played;
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 use std::time::Duration;
 
-use daemon::{Agent, Daemon, batch, hello, now_ms, run};
+use daemon::{Daemon, run};
 use ebbtide_executor::settings::Mode;
 use ebbtide_fleet::config::Config;
-use ebbtide_proto::frame::{Batch, Column};
 use ebbtide_proto::identity::Role;
-use ebbtide_proto::series::{Metric, SeriesKey, WorkloadInfo};
-use ebbtide_proto::{WorkloadId, WorkloadKind, v1};
 use ebbtide_runtime::tasks::Tasks;
-
-/// Plays the BMC and the outlet of the machine `edge`. `on` is there while it runs, `power` while its outlet gives power;
-/// `stuck`, and a shutdown changes nothing; `boots`, and it comes up when it gets power.
-const RACK: &str = r#"#!/bin/sh
-cd "$RACK" || exit 1
-state() { if [ -e "$1" ]; then echo on; else echo off; fi; }
-watts() { if [ -e power ] && [ -e on ]; then echo 120; else echo 0; fi; }
-echo "$PART $*" >> said
-case "$PART $1" in
-  "bmc status") echo "{\"state\": \"$(state on)\"}" ;;
-  "pdu status") echo "{\"state\": \"$(state power)\"}" ;;
-  "bmc on") : > on ;;
-  "bmc soft-off") [ -e stuck ] || rm -f on ;;
-  "pdu on") : > power; [ ! -e boots ] || : > on ;;
-  "pdu off") rm -f power on ;;
-  "bmc read") echo "{\"outlets\": [{\"id\": \"system\", \"state\": \"$(state on)\", \"watts\": $(watts)}]}" ;;
-  "pdu read") echo "{\"outlets\": [{\"id\": \"1\", \"state\": \"$(state power)\", \"watts\": $(watts), \"error-percent\": 1}]}" ;;
-  *) echo "unknown: $*" >&2; exit 2 ;;
-esac
-"#;
+use played::{Machine, Played, agent, said};
 
 const INVENTORY: &str = "
     [[node]]
@@ -68,40 +46,21 @@ const POLICY: &str = "
     stale-after-s = 30
 ";
 
-fn rack() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("rack.sh");
-    std::fs::write(&program, RACK).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    for (name, text) in [("on", ""), ("power", ""), ("inventory.toml", INVENTORY), ("policy.toml", POLICY)] {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    folder
+fn rack() -> Machine {
+    let rack = Machine::new();
+    rack.has("inventory.toml", INVENTORY);
+    rack.has("policy.toml", POLICY);
+    rack
 }
 
-fn with_rack(folder: &Path, mode: Mode) -> impl FnOnce(&mut Config) {
-    configured(folder, mode, "bmc = 'bmc'", "")
+fn with_rack(rack: &Machine, mode: Mode) -> impl FnOnce(&mut Config) {
+    configured(rack, mode, "bmc = 'bmc'", "")
 }
 
 /// With `feeds` in the feed of the machine, and `acts` about acting.
-fn configured(folder: &Path, mode: Mode, feeds: &str, acts: &str) -> impl FnOnce(&mut Config) {
+fn configured(rack: &Machine, mode: Mode, feeds: &str, acts: &str) -> impl FnOnce(&mut Config) {
     let text = format!(
-        "[[device]]
-         name = 'pdu'
-         kind = 'command'
-         interval = '200ms'
-         program = '{0}/rack.sh'
-         env = {{ RACK = '{0}', PART = 'pdu' }}
-         [[device]]
-         name = 'bmc'
-         kind = 'command'
-         interval = '200ms'
-         program = '{0}/rack.sh'
-         env = {{ RACK = '{0}', PART = 'bmc' }}
-         [[feed]]
-         node = 'edge'
-         outlets = ['pdu/1']
-         {feeds}
+        "{1}
          [plan]
          inventory = '{0}/inventory.toml'
          policy = '{0}/policy.toml'
@@ -116,7 +75,8 @@ fn configured(folder: &Path, mode: Mode, feeds: &str, acts: &str) -> impl FnOnce
          boot-s = 20
          answer-s = 30
          {acts}",
-        folder.display()
+        rack.path().display(),
+        rack.settings("edge", feeds)
     );
     move |config| {
         let read: Config = toml::from_str(&text).unwrap();
@@ -126,87 +86,24 @@ fn configured(folder: &Path, mode: Mode, feeds: &str, acts: &str) -> impl FnOnce
     }
 }
 
-/// What runs on a machine: its agent tells of each file in its folder as a container, or, called `vm-…`, as a machine.
-fn work(seq: u64, folder: &Path) -> Batch {
-    let mut batch = batch(seq, &[now_ms()], &[seq * 1_000_000]);
-    let names = std::fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().file_name().into_string().unwrap());
-    for name in names {
-        let kind = if name.starts_with("vm-") { WorkloadKind::Vm } else { WorkloadKind::Container };
-        let id = WorkloadId::new(kind, &name).unwrap();
-        let series = u32::try_from(batch.series.len()).unwrap();
-        batch.series.push(SeriesKey { metric: Metric::CpuTime, zone: None, workload: Some(id.clone()) });
-        let shown = format!("web-{name}");
-        let labels = [("name", shown.as_str())].into_iter().collect();
-        batch.workloads.push(std::sync::Arc::new(WorkloadInfo { id, labels }));
-        batch.columns.push(Column { series, first: 0, len: 1 });
-        batch.values.push(seq * 1000);
-    }
-    batch
+/// The agent of the machine, which may shut it down, and that of another that nobody switches.
+async fn attended(daemon: &Daemon, rack: &Machine) -> Tasks {
+    let mut tasks = Tasks::new();
+    agent(daemon, &mut tasks, "edge", Played { on: Some(rack.on()), shuts_down: true, ..Played::default() });
+    agent(daemon, &mut tasks, "base", Played { shuts_down: true, ..Played::default() });
+    settled(daemon).await;
+    tasks
 }
 
-/// A machine whose agent streams while `on` is there, and does what it is told.
-fn machine(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, on: Option<PathBuf>) {
-    working(daemon, tasks, name, on, PathBuf::from("/nothing"), true);
-}
-
-/// The same with what runs in `folder`; whether its agent may shut it down.
-fn working(
-    daemon: &Daemon,
-    tasks: &mut Tasks,
-    name: &'static str,
-    on: Option<PathBuf>,
-    folder: PathBuf,
-    shuts_down: bool,
-) {
-    let address = daemon.at.grpc;
-    tasks.spawn(name, async move {
-        let runs = || on.as_ref().is_none_or(|on| on.exists());
-        for boot in 1.. {
-            while !runs() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?;
-            let mut capabilities = vec!["prepare-for-power-off".to_owned()];
-            capabilities.extend(shuts_down.then(|| "shut-down".to_owned()));
-            let greeting = v1::Hello { capabilities, ..hello(name, boot) };
-            let Ok(mut agent) = Agent::join(endpoint.connect().await?, greeting).await else { continue };
-            for seq in 1.. {
-                if !runs() {
-                    break;
-                }
-                agent.send(&work(seq, &folder)).await;
-                let wait = tokio::time::timeout(Duration::from_millis(300), agent.answers.message()).await;
-                match wait {
-                    Ok(Ok(Some(v1::FleetMessage { kind: Some(v1::fleet_message::Kind::Directive(d)) }))) => {
-                        if let (Some(v1::directive::Kind::ShutDown(_)), Some(on)) = (d.kind, &on) {
-                            std::fs::remove_file(on)?;
-                        }
-                        let result = v1::DirectiveResult { id: d.id, done: true, text: "all is sent".to_owned() };
-                        agent.send_raw(v1::agent_message::Kind::Result(result)).await;
-                    }
-                    Ok(Ok(None) | Err(_)) => break,
-                    Ok(Ok(Some(_))) | Err(_) => {}
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+/// Waits until the machine is off, a minute at most.
+async fn goes_off(daemon: &Daemon, rack: &Machine) {
+    for _ in 0..600 {
+        if !rack.runs() {
+            break;
         }
-        Ok(())
-    });
-}
-
-async fn ebbtide(daemon: &Daemon, args: &[&str]) -> Output {
-    let program: PathBuf = env!("CARGO_BIN_EXE_ebbtide").into();
-    let fleet = format!("http://{}", daemon.at.grpc);
-    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-    let run = move || std::process::Command::new(program).args(["--fleet", &fleet]).args(args).output().unwrap();
-    ebbtide_runtime::tasks::blocking("ebbtide", run).await.unwrap()
-}
-
-/// What the command prints, whether it succeeds or not.
-async fn said(daemon: &Daemon, args: &[&str]) -> (Option<i32>, String) {
-    let output = ebbtide(daemon, args).await;
-    let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
-    (output.status.code(), text)
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!rack.runs(), "{:#?}", said(daemon, &["operations", "-o", "wide"]).await);
 }
 
 /// Waits until both nodes are known to plans.
@@ -225,12 +122,8 @@ async fn settled(daemon: &Daemon) {
 fn an_operator_powers_a_machine_off_and_on() {
     run(async {
         let rack = rack();
-        let on = rack.path().join("on");
-        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        let daemon = Daemon::plain(with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
 
         let (code, text) = said(&daemon, &["power", "off", "base"]).await;
         assert_eq!(code, Some(1), "{text}");
@@ -239,13 +132,13 @@ fn an_operator_powers_a_machine_off_and_on() {
 
         let (code, text) = said(&daemon, &["power", "off", "edge", "-o", "wide"]).await;
         assert_eq!(code, Some(0), "{text}");
-        assert!(!on.exists());
+        assert!(!rack.runs());
         for step in ["close edge", "let the agent of edge deliver what it has", "shut edge down by its BMC"] {
             assert!(text.contains(step), "{step}: {text}");
         }
         let (code, text) = said(&daemon, &["power", "on", "edge", "-o", "wide"]).await;
         assert_eq!(code, Some(0), "{text}");
-        assert!(on.exists() && text.contains("power edge on by its BMC"), "{text}");
+        assert!(rack.runs() && text.contains("power edge on by its BMC"), "{text}");
 
         let (_, text) = said(&daemon, &["audit", "--node", "edge", "-o", "csv"]).await;
         assert!(text.contains("local") && text.contains("shut edge down by its BMC"), "{text}");
@@ -263,12 +156,9 @@ fn an_operator_powers_a_machine_off_and_on() {
 fn what_doesnt_go_off_is_left_alone_until_somebody_looks() {
     run(async {
         let rack = rack();
-        std::fs::write(rack.path().join("stuck"), "").unwrap();
-        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        rack.has("stuck", "");
+        let daemon = Daemon::plain(with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
         let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
         assert_eq!(code, Some(1), "{text}");
         let heard = std::fs::read_to_string(rack.path().join("said")).unwrap();
@@ -282,27 +172,17 @@ fn what_doesnt_go_off_is_left_alone_until_somebody_looks() {
 fn a_pool_in_auto_powers_its_idle_machine_off_and_a_paused_fleet_does_not() {
     run(async {
         let rack = rack();
-        let on = rack.path().join("on");
-        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        let daemon = Daemon::plain(with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
         let (code, text) = said(&daemon, &["pause", "--why", "a test"]).await;
         assert_eq!(code, Some(0), "{text}");
         let (code, text) = said(&daemon, &["pool", "set-mode", "compute", "auto"]).await;
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("auto") && text.contains("nothing new is begun"), "{text}");
         tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(on.exists(), "it is paused");
+        assert!(rack.runs(), "it is paused");
         assert_eq!(said(&daemon, &["resume"]).await.0, Some(0));
-        for _ in 0..600 {
-            if !on.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        goes_off(&daemon, &rack).await;
         let (_, text) = said(&daemon, &["audit", "-o", "csv"]).await;
         assert!(text.contains("the planner") && text.contains("shut edge down by its BMC"), "{text}");
         daemon.stop().await;
@@ -327,12 +207,8 @@ async fn until_said(daemon: &Daemon, args: &[&str], text: &str) -> String {
 fn plans_leave_a_locked_machine_alone_and_say_who_locked_it() {
     run(async {
         let rack = rack();
-        let on = rack.path().join("on");
-        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        let daemon = Daemon::plain(with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
         until_said(&daemon, &["explain", "node", "edge"], "goes off").await;
         let (code, text) = said(&daemon, &["lock", "edge", "--why", "a fan is replaced"]).await;
         assert_eq!(code, Some(0), "{text}");
@@ -340,15 +216,9 @@ fn plans_leave_a_locked_machine_alone_and_say_who_locked_it() {
         assert!(text.contains("local locked it") && text.contains("a fan is replaced"), "{text}");
         assert_eq!(said(&daemon, &["pool", "set-mode", "compute", "auto"]).await.0, Some(0));
         tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(on.exists(), "it is locked");
+        assert!(rack.runs(), "it is locked");
         assert_eq!(said(&daemon, &["unlock", "edge"]).await.0, Some(0));
-        for _ in 0..600 {
-            if !on.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        goes_off(&daemon, &rack).await;
         daemon.stop().await;
         drop(tasks);
     });
@@ -358,11 +228,8 @@ fn plans_leave_a_locked_machine_alone_and_say_who_locked_it() {
 fn capacity_that_somebody_outside_needs_is_kept_from_plans_over_a_restart() {
     run(async {
         let rack = rack();
-        let daemon = Daemon::plain(with_rack(rack.path(), Mode::Observe)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        let daemon = Daemon::plain(with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
 
         for (args, code, says) in [
             (&["nobody", "--cpu", "1"][..], 1, "no node \"nobody\" is known"),
@@ -389,11 +256,8 @@ fn capacity_that_somebody_outside_needs_is_kept_from_plans_over_a_restart() {
         // another daemon goes on from what is on disk
         drop(tasks);
         let folder = daemon.stop().await;
-        let daemon = Daemon::again(folder, with_rack(rack.path(), Mode::Observe)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(rack.path().join("on")));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        let daemon = Daemon::again(folder, with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
         let text = until_said(&daemon, &["capacity", "list", "-o", "json"], told).await;
         assert!(text.contains("busy hour"), "{text}");
         let (code, text) = said(&daemon, &["capacity", "set", "base", "--cpu", "1", "--for", "1s"]).await;
@@ -412,32 +276,22 @@ fn capacity_that_somebody_outside_needs_is_kept_from_plans_over_a_restart() {
 fn in_a_closed_time_a_pool_in_auto_waits_for_approval() {
     run(async {
         let rack = rack();
-        let on = rack.path().join("on");
         let window = "[[act.window]]
             acts = 'never'
             cron = '* * * * *'
             lasts = '2h'
             time-zone = 'Europe/Berlin'";
-        let daemon = Daemon::plain(configured(rack.path(), Mode::Auto, "bmc = 'bmc'", window)).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        let daemon = Daemon::plain(configured(&rack, Mode::Auto, "bmc = 'bmc'", window)).await;
+        let tasks = attended(&daemon, &rack).await;
         let (_, text) = said(&daemon, &["pool", "list"]).await;
         assert!(text.contains("auto") && text.contains("closed"), "{text}");
         until_said(&daemon, &["explain", "node", "edge"], "goes off").await;
         until_said(&daemon, &["operations", "-o", "json"], "carry out a plan").await;
         tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(on.exists(), "it isn't time");
+        assert!(rack.runs(), "it isn't time");
         let (code, text) = said(&daemon, &["approve"]).await;
         assert_eq!(code, Some(0), "{text}");
-        for _ in 0..600 {
-            if !on.exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        assert!(!on.exists(), "{:#?}", said(&daemon, &["operations", "-o", "wide"]).await);
+        goes_off(&daemon, &rack).await;
         daemon.stop().await;
         drop(tasks);
     });
@@ -447,36 +301,32 @@ fn in_a_closed_time_a_pool_in_auto_waits_for_approval() {
 fn a_machine_without_a_bmc_is_shut_down_by_its_agent_cut_and_woken_by_its_outlet() {
     run(async {
         let rack = rack();
-        let on = rack.path().join("on");
-        std::fs::write(rack.path().join("boots"), "").unwrap();
-        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "", "")).await;
-        let mut tasks = Tasks::new();
-        machine(&daemon, &mut tasks, "edge", Some(on.clone()));
-        machine(&daemon, &mut tasks, "base", None);
-        settled(&daemon).await;
+        rack.has("boots", "");
+        let daemon = Daemon::plain(configured(&rack, Mode::Observe, "", "")).await;
+        let tasks = attended(&daemon, &rack).await;
         let (code, text) = said(&daemon, &["power", "off", "edge", "-o", "wide"]).await;
         assert_eq!(code, Some(0), "{text}");
         for step in ["shut edge down by its agent", "switch the outlet of edge off"] {
             assert!(text.contains(step), "{step}: {text}");
         }
         assert!(text.contains("its agent fell silent") && text.contains("its outlet gives no power"), "{text}");
-        assert!(!on.exists() && !rack.path().join("power").exists());
+        assert!(!rack.runs() && !rack.path().join("power").exists());
         let (code, text) = said(&daemon, &["power", "on", "edge", "-o", "wide"]).await;
         assert_eq!(code, Some(0), "{text}");
-        assert!(on.exists() && text.contains("power edge on by its outlet"), "{text}");
+        assert!(rack.runs() && text.contains("power edge on by its outlet"), "{text}");
         daemon.stop().await;
         drop(tasks);
 
         // an agent that may not is not asked to
-        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "", "")).await;
+        let daemon = Daemon::plain(configured(&rack, Mode::Observe, "", "")).await;
         let mut tasks = Tasks::new();
-        working(&daemon, &mut tasks, "edge", Some(on.clone()), "/nothing".into(), false);
-        machine(&daemon, &mut tasks, "base", None);
+        agent(&daemon, &mut tasks, "edge", Played { on: Some(rack.on()), ..Played::default() });
+        agent(&daemon, &mut tasks, "base", Played { shuts_down: true, ..Played::default() });
         settled(&daemon).await;
         let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("nothing can power it off and on"), "{text}");
-        assert!(on.exists());
+        assert!(rack.runs());
         daemon.stop().await;
         drop(tasks);
     });
@@ -507,26 +357,27 @@ case "$1" in
 esac
 "#;
 
-/// A rack with programs in it, and with what runs on two machines.
-fn working_rack(programs: &[(&str, &str)], runs: &[&str]) -> tempfile::TempDir {
+/// A machine with a program beside it, and with what runs on it and on another.
+fn working_rack(program: (&str, &str), runs: &[&str]) -> Machine {
     let rack = rack();
     for folder in ["work-edge", "work-base"] {
         std::fs::create_dir(rack.path().join(folder)).unwrap();
     }
     for name in runs {
-        std::fs::write(rack.path().join("work-edge").join(name), "").unwrap();
+        rack.has(&format!("work-edge/{name}"), "");
     }
-    for (name, text) in programs {
-        let program = rack.path().join(name);
-        std::fs::write(&program, text).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    rack.has_program(program.0, program.1);
     rack
 }
 
-fn two_machines(daemon: &Daemon, tasks: &mut Tasks, rack: &Path) {
-    working(daemon, tasks, "edge", Some(rack.join("on")), rack.join("work-edge"), true);
-    working(daemon, tasks, "base", None, rack.join("work-base"), true);
+/// The agents of both machines, with what runs on these.
+async fn working(daemon: &Daemon, rack: &Machine) -> Tasks {
+    let mut tasks = Tasks::new();
+    let played = |on, work| Played { on, work: Some(rack.path().join(work)), shuts_down: true };
+    agent(daemon, &mut tasks, "edge", played(Some(rack.on()), "work-edge"));
+    agent(daemon, &mut tasks, "base", played(None, "work-base"));
+    settled(daemon).await;
+    tasks
 }
 
 fn runs_on(rack: &Path, name: &str) -> Vec<String> {
@@ -539,7 +390,7 @@ fn runs_on(rack: &Path, name: &str) -> Vec<String> {
 #[test]
 fn a_command_drains_a_machine_before_it_is_powered_off_and_undrains_it_when_it_is_back() {
     run(async {
-        let rack = working_rack(&[("empty.sh", EMPTY)], &["a", "b", "c"]);
+        let rack = working_rack(("empty.sh", EMPTY), &["a", "b", "c"]);
         let at = rack.path().display();
         let hook = format!(
             "[[act.hook]]
@@ -548,15 +399,13 @@ fn a_command_drains_a_machine_before_it_is_powered_off_and_undrains_it_when_it_i
              undrain = ['{at}/empty.sh', 'undrain', '{{node}}']
              env = {{ RACK = '{at}' }}"
         );
-        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "bmc = 'bmc'", &hook)).await;
-        let mut tasks = Tasks::new();
-        two_machines(&daemon, &mut tasks, rack.path());
-        settled(&daemon).await;
+        let daemon = Daemon::plain(configured(&rack, Mode::Observe, "bmc = 'bmc'", &hook)).await;
+        let tasks = working(&daemon, &rack).await;
         until_said(&daemon, &["plan", "-o", "json"], "\"workloads_before\": 3").await;
         let hooks = || std::fs::read_to_string(rack.path().join("hooks")).unwrap_or_default();
 
         // a command that fails says why, and the machine is as it was
-        std::fs::write(rack.path().join("broken"), "").unwrap();
+        rack.has("broken", "");
         let (code, text) = said(&daemon, &["power", "off", "edge"]).await;
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains("ended with 3: the scheduler has lost its quorum"), "{text}");
@@ -589,7 +438,7 @@ fn a_command_drains_a_machine_before_it_is_powered_off_and_undrains_it_when_it_i
 #[test]
 fn virtual_machines_are_migrated_by_libvirt() {
     run(async {
-        let rack = working_rack(&[("virsh", VIRSH)], &["vm-db"]);
+        let rack = working_rack(("virsh", VIRSH), &["vm-db"]);
         let at = rack.path().display();
         let hook = format!(
             "[[act.hook]]
@@ -597,10 +446,8 @@ fn virtual_machines_are_migrated_by_libvirt() {
              libvirt = 'qemu+ssh://{{node}}/system'
              env = {{ RACK = '{at}', PATH = '{at}:/usr/bin:/bin' }}"
         );
-        let daemon = Daemon::plain(configured(rack.path(), Mode::Observe, "bmc = 'bmc'", &hook)).await;
-        let mut tasks = Tasks::new();
-        two_machines(&daemon, &mut tasks, rack.path());
-        settled(&daemon).await;
+        let daemon = Daemon::plain(configured(&rack, Mode::Observe, "bmc = 'bmc'", &hook)).await;
+        let tasks = working(&daemon, &rack).await;
         until_said(&daemon, &["plan", "-o", "json"], "\"workloads_before\": 1").await;
         let (code, text) = said(&daemon, &["evacuate", "edge", "--lock", "-o", "wide"]).await;
         assert_eq!(code, Some(0), "{text}");

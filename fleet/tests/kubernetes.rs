@@ -19,7 +19,7 @@ use ebbtide_kubernetes_twin::kinds::{BUDGETS, CONFIG_MAPS, EVENTS, LEASES, NODES
 use ebbtide_kubernetes_twin::{ADMIN, Cluster};
 use ebbtide_proto::identity::Role;
 use ebbtide_runtime::tasks::Tasks;
-use played::{Machine, agent, said, until};
+use played::{Machine, Played, agent, said, until};
 use serde_json::{Value, json};
 
 const INVENTORY: &str = "
@@ -69,9 +69,9 @@ impl World {
         cluster.create(REPLICA_SETS, "default", web).unwrap();
         cluster.change().crew.scheduler = None;
         let edge = Machine::new();
-        std::fs::write(edge.0.path().join("kubeconfig"), cluster.kubeconfig(ADMIN)).unwrap();
-        std::fs::write(edge.0.path().join("inventory.toml"), INVENTORY).unwrap();
-        std::fs::write(edge.0.path().join("policy.toml"), POLICY).unwrap();
+        edge.has("kubeconfig", &cluster.kubeconfig(ADMIN));
+        edge.has("inventory.toml", INVENTORY);
+        edge.has("policy.toml", POLICY);
         let mut tasks = Tasks::new();
         // a kubelet speaks while its machine runs
         let (on, of) = (edge.on(), Arc::clone(&cluster));
@@ -108,8 +108,8 @@ impl World {
              confirm-s = 20
              boot-s = 20
              replan-s = 2",
-            self.edge.0.path().display(),
-            self.edge.settings("edge"),
+            self.edge.path().display(),
+            self.edge.settings("edge", "bmc = 'bmc'"),
         );
         let daemon = Daemon::plain(move |config| {
             let read: Config = toml::from_str(&text).unwrap();
@@ -119,8 +119,8 @@ impl World {
             config.plain_role = Role::Admin;
         })
         .await;
-        agent(&daemon, &mut self.tasks, "edge", Some(self.edge.on()));
-        agent(&daemon, &mut self.tasks, "base", None);
+        agent(&daemon, &mut self.tasks, "edge", Played { on: Some(self.edge.on()), ..Played::default() });
+        agent(&daemon, &mut self.tasks, "base", Played::default());
         daemon
     }
 
@@ -258,6 +258,7 @@ fn of_two_daemons_one_acts_and_the_other_takes_over() {
         until("it acts no more", async || said(&one, &["pool", "list"]).await.1.contains("does not act")).await;
         assert!(one.page("/metrics").await.contains("ebbtide_fleet_leads 0"));
         assert!(one.page("/healthz").await.contains("ok"));
+        assert!(one.page("/operations").await.contains("Kubernetes: "));
         // nobody renews it: one of both takes it, under a later generation
         let acts = async |daemon: &Daemon| !said(daemon, &["pool", "list"]).await.1.contains("does not act");
         until("one acts again", async || acts(&one).await || acts(&two).await).await;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Effect, Generation, Key};
 use crate::event::Answer;
 use crate::operation::{Operation, OperationId, Phase, State};
+use crate::switches::DAY_MS;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,13 +104,10 @@ pub enum Change {
     },
 }
 
-/// Milliseconds in which a switch of a node counts against the next one.
-const DAY_MS: u64 = 86_400_000;
-
 /// Numbers of the records that nobody who begins anew needs any more: of operations that ended more than `kept_s` seconds
 /// ago and switched nothing within a day, and what was taken back since. Of the rest the executor begins as it would of all.
 pub fn needless(records: &[Record], now: Time, kept_s: u64) -> BTreeSet<u64> {
-    let old = |at: Time, s: u64| at.ms().saturating_add(s.saturating_mul(1000)) < now.ms();
+    let old = |at: Time, ms: u64| at.ms().saturating_add(ms) < now.ms();
     let mut ended: BTreeMap<OperationId, Time> = BTreeMap::new();
     let mut wanted: BTreeSet<OperationId> = BTreeSet::new();
     let mut parts: Vec<(OperationId, OperationId)> = Vec::new();
@@ -121,7 +119,7 @@ pub fn needless(records: &[Record], now: Time, kept_s: u64) -> BTreeSet<u64> {
                 last = last.max(Some(op.id));
                 parts.extend(op.part_of.map(|(plan, _)| (plan, op.id)));
             }
-            Change::Intends { key, effect, .. } if effect.switches() && !old(record.at, DAY_MS / 1000) => {
+            Change::Intends { key, effect, .. } if effect.switches() && !old(record.at, DAY_MS) => {
                 wanted.insert(key.operation);
             }
             Change::Ended { operation, .. } => {
@@ -133,7 +131,9 @@ pub fn needless(records: &[Record], now: Time, kept_s: u64) -> BTreeSet<u64> {
     wanted.extend(last);
     // a plan that goes on has to know what became of its parts
     wanted.extend(parts.into_iter().filter(|(plan, _)| !ended.contains_key(plan)).map(|(_, part)| part));
-    let over = |id: &OperationId| !wanted.contains(id) && ended.get(id).is_some_and(|at| old(*at, kept_s));
+    let over = |id: &OperationId| {
+        !wanted.contains(id) && ended.get(id).is_some_and(|at| old(*at, kept_s.saturating_mul(1000)))
+    };
     let (mut pause, mut quarantine) = (None, BTreeMap::new());
     let mut needless = BTreeSet::new();
     for record in records {

@@ -9,8 +9,8 @@ use ebbtide_proto::NodeId;
 
 use crate::node::is_within;
 
-/// Milliseconds of a day.
-const DAY_MS: u64 = 86_400_000;
+/// Milliseconds of a day: so long a switch counts against the next one.
+pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// Switches of the last day, by node.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,6 +5,7 @@ use ebbtide_proto::NodeId;
 use crate::command::{Effect, Mark, Way};
 use crate::event::{Answer, Ask};
 use crate::operation::{Free, Operation, State, Task, Then};
+use crate::settings::Mode;
 
 /// A way, as in "by its BMC".
 pub fn way(way: Way) -> &'static str {
@@ -89,6 +90,15 @@ pub fn answer(answer: &Answer) -> String {
         Answer::Failed { why } => format!("failed: {why}"),
         Answer::Unknown { why } => format!("unknown: {why}"),
         Answer::Withdrawn { why } => format!("not sent: {why}"),
+    }
+}
+
+/// What a pool may do, in a word.
+pub const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "observe",
+        Mode::Recommend => "recommend",
+        Mode::Auto => "auto",
     }
 }
 

@@ -10,30 +10,20 @@ use ebbtide_executor::event::{Answer, Cordon};
 use ebbtide_executor::operation::{OperationId, Who};
 use ebbtide_planner::state::Time;
 use ebbtide_proto::{NodeId, WorkloadId};
-use ebbtide_runtime::{clock, tasks};
+use ebbtide_runtime::clock;
 
 use super::hooks::{Job, Progress};
 use super::hosts::{Hosts, failed};
-use super::journal::JournalError;
+use super::journal::{Journal, JournalError};
 
+/// What is noted, for the log.
+const NOTE: &str = "note what is drained";
 /// A workload that doesn't leave yet is asked for again after so long.
 const MOVES_S: u64 = 10;
 /// One that wants to be asked later, after so long.
 const LATER_S: u64 = 30;
 
 impl Hosts {
-    async fn noted<T: Send + 'static>(
-        &self,
-        note: impl FnOnce(&super::Journal) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, String> {
-        let journal = self.journal.clone();
-        match tasks::blocking("note what is drained", move || note(&journal)).await {
-            Some(Ok(done)) => Ok(done),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("the note was not finished; the daemon's log says why".to_owned()),
-        }
-    }
-
     /// Closes a node, and lets the command for that empty it.
     pub(super) async fn drain(&self, node: &NodeId, mark: Mark) -> Answer {
         let closed = self.mark(node, mark, true).await;
@@ -41,13 +31,13 @@ impl Hosts {
             return closed;
         }
         let id = node.clone();
-        if let Err(why) = self.noted(move |journal| journal.drain(&id, Some(false))).await {
-            return failed(why);
+        if let Err(error) = self.journal.with(NOTE, move |journal| journal.drain(&id, Some(false))).await {
+            return failed(error.to_string());
         }
         match self.hooks.ask(&Job::Drain(node.clone())).await {
             Progress::Runs => Answer::Unknown { why: "it is being drained".to_owned() },
             Progress::Later(why) => Answer::Unknown { why: format!("it can't be drained yet: {why}") },
-            Progress::Done(_) => self.emptied(node).await.map_or_else(failed, |()| Answer::Done),
+            Progress::Done(_) => self.emptied(node).await.map_or_else(|e| failed(e.to_string()), |()| Answer::Done),
             Progress::Failed(why) => {
                 self.mark(node, mark, false).await;
                 failed(format!("it can't be drained: {why}"))
@@ -55,9 +45,9 @@ impl Hosts {
         }
     }
 
-    async fn emptied(&self, node: &NodeId) -> Result<(), String> {
+    async fn emptied(&self, node: &NodeId) -> Result<(), JournalError> {
         let id = node.clone();
-        self.noted(move |journal| journal.drain(&id, Some(true))).await?;
+        self.journal.with(NOTE, move |journal| journal.drain(&id, Some(true))).await?;
         self.live.left(node, None);
         Ok(())
     }
@@ -67,7 +57,7 @@ impl Hosts {
         if !self.hooks.drains(node) {
             return Some(Cordon::Ours(by));
         }
-        let asked = match self.noted(super::Journal::drained).await {
+        let asked = match self.journal.with(NOTE, Journal::drained).await {
             Ok(drained) => drained.get(node).copied(),
             Err(_) => return None,
         };
@@ -117,8 +107,8 @@ impl Hosts {
     }
 
     /// Lets work onto nodes again that were drained, are open, and stream.
-    pub(super) async fn undrain(&self) -> Result<(), String> {
-        let (drained, closed) = self.noted(|journal| Ok((journal.drained()?, journal.closed()?))).await?;
+    pub(super) async fn undrain(&self) -> Result<(), JournalError> {
+        let (drained, closed) = self.journal.with(NOTE, |journal| Ok((journal.drained()?, journal.closed()?))).await?;
         for node in drained.into_keys().filter(|node| !closed.contains_key(node)) {
             let streams = self.live.heard(&node).is_some_and(|(connected, _)| connected);
             if !streams || self.hooks.look(&Job::Drain(node.clone())) == Some(Progress::Runs) {
@@ -140,11 +130,11 @@ impl Hosts {
                 operation: OperationId(0),
                 result: Some(if said.is_empty() { "done".to_owned() } else { format!("done: {said}") }),
             });
-            self.noted(move |journal| {
+            let note = move |journal: &Journal| {
                 journal.drain(&node, None)?;
                 entry.map_or(Ok(()), |entry| journal.audit(&entry))
-            })
-            .await?;
+            };
+            self.journal.with(NOTE, note).await?;
         }
         Ok(())
     }

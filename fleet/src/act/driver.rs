@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ebbtide_executor::Executor;
 use ebbtide_executor::audit::AuditEntry;
 use ebbtide_executor::command::{Command, Generation, Mark};
 use ebbtide_executor::event::{Cordon, Event, Sight};
 use ebbtide_executor::operation::{Operation, OperationId, Who};
 use ebbtide_executor::settings::{Mode, Settings};
+use ebbtide_executor::words;
 use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::state::Time;
 use ebbtide_proto::NodeId;
 use ebbtide_runtime::clock;
-use ebbtide_runtime::tasks::{self, Shutdown, Tasks};
+use ebbtide_runtime::tasks::{Shutdown, Tasks};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::hosts;
 use super::lead::Lead;
 use super::window::{Hours, Windows};
 use super::{ActConfig, Acting, Board, Journal, Order, Reach, WAITING, Wanted};
-use super::{hosts, told};
 use crate::decide::Plans;
 
 /// Time between two looks of the executor at the clock.
@@ -121,10 +121,7 @@ impl Driver {
 
     /// Takes up what was left when somebody led last.
     async fn begin(&mut self) -> anyhow::Result<()> {
-        let journal = self.reach.hosts.journal.clone();
-        let (generation, records) = tasks::blocking("take the lead", move || journal.lead())
-            .await
-            .context("reading actions.db ended halfway")??;
+        let (generation, records) = self.journal().with("take the lead", Journal::lead).await?;
         self.generation = generation;
         self.executor = Some(Executor::resume(&records, now(), generation, self.settings.clone())?);
         for (pool, mode) in self.modes.clone() {
@@ -153,12 +150,9 @@ impl Driver {
                     // not right after the start: what begins then looks at what was left
                     if self.ticks % COMPACT == 60 {
                         let generation = self.generation;
-                        self.written("shorten the journal", move |journal| {
-                            let forgotten = journal.compact(generation, now())?;
-                            tracing::debug!(forgotten, "shortened the journal");
-                            Ok(())
-                        })
-                        .await?;
+                        let shorten = move |journal: &Journal| journal.compact(generation, now());
+                        let forgotten = self.journal().with("shorten the journal", shorten).await?;
+                        tracing::debug!(forgotten, "shortened the journal");
                     }
                     if self.ticks.is_multiple_of(MARKS) {
                         self.tell_marks().await?;
@@ -174,7 +168,7 @@ impl Driver {
                 }
                 _ = reopening.tick() => {
                     let hosts = self.reach.hosts.clone();
-                    let reopen = async move { hosts.undrain().await.map_err(anyhow::Error::msg) };
+                    let reopen = async move { Ok(hosts.undrain().await?) };
                     self.effects.spawn("let work onto nodes again", reopen);
                 }
                 _ = self.effects.next_ended(), if !self.effects.is_empty() => {}
@@ -209,6 +203,9 @@ impl Driver {
 
     /// Says when it becomes time to act in a pool, and when it no longer is.
     async fn watch_the_clock(&mut self) -> anyhow::Result<()> {
+        if self.windows.is_empty() {
+            return Ok(());
+        }
         let now = now();
         let named = self.modes.keys().cloned();
         let pools: BTreeSet<String> = self.plans.state().nodes.values().map(|n| n.pool.clone()).chain(named).collect();
@@ -255,18 +252,18 @@ impl Driver {
                 let entry = AuditEntry {
                     at: now(),
                     who: Who::Operator(by),
-                    what: format!("sets pool {pool:?} to {mode:?}").to_lowercase(),
+                    what: format!("sets pool {pool:?} to {}", words::mode(mode)),
                     why,
                     node: None,
                     operation: OperationId(0),
                     result: Some("done".to_owned()),
                 };
                 let name = pool.clone();
-                self.written("mode of a pool", move |journal| {
+                let keep = move |journal: &Journal| {
                     journal.set_mode(&name, mode)?;
                     journal.audit(&entry)
-                })
-                .await?;
+                };
+                self.journal().with("mode of a pool", keep).await?;
                 self.modes.insert(pool.clone(), mode);
                 self.step(Event::Mode { pool, mode }).await?;
                 accepted.send(None).ok();
@@ -287,7 +284,7 @@ impl Driver {
                 match command {
                     Command::Journal { generation, record } => {
                         let seq = record.seq;
-                        let written = self.written("journal", move |journal| journal.write(&record)).await;
+                        let written = self.journal().with("journal", move |journal| journal.write(&record)).await;
                         events.push_back(match written {
                             Ok(()) => Event::Journalled { generation, seq },
                             Err(error) => {
@@ -324,7 +321,7 @@ impl Driver {
                             reach.tell(&told).await;
                             Ok(())
                         });
-                        self.written("audit", move |journal| journal.audit(&entry)).await?;
+                        self.journal().with("audit", move |journal| journal.audit(&entry)).await?;
                     }
                     Command::Accepted { ticket, operation } => {
                         changed = true;
@@ -345,17 +342,9 @@ impl Driver {
 
     /// Tells everybody how things stand.
     async fn show(&mut self) {
-        let closed = {
-            let journal = self.reach.hosts.journal.clone();
-            tasks::blocking("which nodes are closed", move || journal.closed()).await
-        };
-        match closed {
-            Some(Ok(closed)) => self.tell(closed),
-            _ => {
-                let before = self.board.borrow().closed.clone();
-                self.tell(before);
-            }
-        }
+        let closed = self.journal().with("which nodes are closed", Journal::closed).await;
+        let before = || self.board.borrow().closed.clone();
+        self.tell(closed.unwrap_or_else(|_| before()));
     }
 
     fn tell(&self, mut closed: BTreeMap<NodeId, Mark>) {
@@ -375,7 +364,7 @@ impl Driver {
         if before.leads {
             let was_over = |op: &Operation| before.operations.get(&op.id).is_some_and(|known| !known.is_live());
             for op in executor.iter().flat_map(|e| e.operations()).filter(|op| !op.is_live() && !was_over(op)) {
-                *ended.entry(told::ending(op.state)).or_default() += 1;
+                *ended.entry(words::state(op.state)).or_default() += 1;
             }
         }
         let board = Board {
@@ -393,16 +382,8 @@ impl Driver {
         self.board.send_replace(Arc::new(board));
     }
 
-    async fn written(
-        &self,
-        what: &'static str,
-        write: impl FnOnce(&Journal) -> Result<(), super::JournalError> + Send + 'static,
-    ) -> anyhow::Result<()> {
-        let journal = self.reach.hosts.journal.clone();
-        match tasks::blocking(what, move || write(&journal)).await {
-            Some(done) => Ok(done?),
-            None => anyhow::bail!("writing actions.db ended halfway"),
-        }
+    fn journal(&self) -> &Journal {
+        &self.reach.hosts.journal
     }
 }
 

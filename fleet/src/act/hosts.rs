@@ -12,10 +12,9 @@ use ebbtide_executor::settings::{Rung, Ways};
 use ebbtide_proto::v1::directive::Kind;
 use ebbtide_proto::{NodeId, PowerState, WorkloadId, v1};
 use ebbtide_runtime::clock::{self, Moment};
-use ebbtide_runtime::tasks;
 
 use super::hooks::Hooks;
-use super::journal::Journal;
+use super::journal::{Journal, JournalError};
 use crate::decide::{Plans, observe};
 use crate::ingest::{Directives, Untold};
 use crate::live::Live;
@@ -48,15 +47,19 @@ pub struct Hosts {
     pub plans: Arc<Plans>,
 }
 
-/// By what a node is switched, by its `[[feed]]`.
-pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
-    let of = |place: &Place| match rack.device(&place.device) {
+/// What a place in a node's `[[feed]]` is to it.
+fn way(place: &Place, feed: &FeedConfig, rack: &Rack) -> Way {
+    match rack.device(&place.device) {
         _ if Some(&place.device) == feed.bmc.as_ref() => Way::Bmc,
         Ok(device) if crate::power::kind_of(device.config()) == "wake-on-lan" => Way::Wol,
         _ => Way::Outlet,
-    };
+    }
+}
+
+/// By what a node is switched, by its `[[feed]]`.
+pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
     let mut on: Vec<Rung> = Vec::new();
-    for way in feed.ladder().iter().map(of) {
+    for way in feed.ladder().iter().map(|place| way(place, feed, rack)) {
         if !on.iter().any(|rung| rung.way == way) {
             on.push(Rung { way, patience_s: PATIENCE_S, tries: TRIES });
         }
@@ -70,17 +73,13 @@ pub fn ways(feed: &FeedConfig, rack: &Rack) -> Ways {
 impl Hosts {
     /// A node as it is seen now.
     pub async fn look(&self, node: NodeId) -> Sight {
-        let closed = {
-            let journal = self.journal.clone();
-            tasks::blocking("which nodes are closed", move || journal.closed()).await
-        };
-        let cordon = match closed {
-            Some(Ok(closed)) => match closed.get(&node) {
+        let cordon = match self.journal.with("which nodes are closed", Journal::closed).await {
+            Ok(closed) => match closed.get(&node) {
                 None => Some(Cordon::Open),
                 Some(Mark::Lock) => Some(Cordon::Locked),
                 Some(Mark::Operation(id)) => self.draining(&node, *id).await,
             },
-            _ => None,
+            Err(_) => None,
         };
         let heard = self.live.heard(&node);
         let streams = heard.is_some_and(|(connected, _)| connected);
@@ -168,11 +167,11 @@ impl Hosts {
     }
 
     pub(super) async fn mark(&self, node: &NodeId, mark: Mark, close: bool) -> Answer {
-        let (journal, id) = (self.journal.clone(), node.clone());
-        let done = tasks::blocking("close or open a node", move || {
+        let id = node.clone();
+        let done = self.journal.with("close or open a node", move |journal| {
             let stands = journal.closed()?.get(&id).copied();
             // what carries another mark is somebody else's, and what is gone needs no opening
-            Ok::<_, super::JournalError>(match (stands, close) {
+            Ok(match (stands, close) {
                 (None, true) => journal.close(&id, Some(mark)).map(|()| Answer::Done)?,
                 (Some(other), true) if other == mark => Answer::Done,
                 (Some(Mark::Operation(_)), true) => journal.close(&id, Some(mark)).map(|()| Answer::Done)?,
@@ -182,9 +181,9 @@ impl Hosts {
             })
         });
         match done.await {
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) => failed(error.to_string()),
-            None => Answer::Unknown { why: "the note was not finished; the daemon's log says why".to_owned() },
+            Ok(answer) => answer,
+            Err(error @ JournalError::Halfway) => Answer::Unknown { why: error.to_string() },
+            Err(error) => failed(error.to_string()),
         }
     }
 
@@ -192,7 +191,11 @@ impl Hosts {
         let deadline_ms = now_ms() + 60_000;
         // an agent that is to shut the machine down has to hear that, too
         let stay = self.rack.feed(node.as_str()).is_some_and(|feed| feed.bmc.is_none());
-        let kind = Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms, stay });
+        self.order(node, Kind::PrepareForPowerOff(v1::PrepareForPowerOff { deadline_ms, stay })).await
+    }
+
+    /// Tells an agent to do something, and waits for its word.
+    async fn order(&self, node: &NodeId, kind: Kind) -> Answer {
         match self.agents.tell(node, kind, GOODBYE).await {
             Ok(_) => Answer::Done,
             Err(error @ (Untold::NotConnected | Untold::Refused(_))) => failed(error.to_string()),
@@ -210,12 +213,7 @@ impl Hosts {
         if let Some(occupied) = self.occupied(node) {
             return occupied;
         }
-        let kind = Kind::ShutDown(v1::ShutDown { deadline_ms: now_ms() + 60_000 });
-        match self.agents.tell(node, kind, GOODBYE).await {
-            Ok(_) => Answer::Done,
-            Err(error @ (Untold::NotConnected | Untold::Refused(_))) => failed(error.to_string()),
-            Err(error @ Untold::NoAnswer(_)) => Answer::Unknown { why: error.to_string() },
-        }
+        self.order(node, Kind::ShutDown(v1::ShutDown { deadline_ms: now_ms() + 60_000 })).await
     }
 
     async fn shut_down(&self, node: &NodeId) -> Answer {
@@ -235,20 +233,8 @@ impl Hosts {
 
     async fn power_on(&self, node: &NodeId, way: Way) -> Answer {
         let Some(feed) = self.rack.feed(node.as_str()) else { return failed("it has no [[feed]]".to_owned()) };
-        let is_bmc = |place: &Place| Some(&place.device) == feed.bmc.as_ref();
-        let is_wol = |place: &Place| {
-            self.rack.device(&place.device).is_ok_and(|device| crate::power::kind_of(device.config()) == "wake-on-lan")
-        };
-        let by: Vec<Place> = feed
-            .ladder()
-            .into_iter()
-            .filter(|place| match way {
-                Way::Bmc => is_bmc(place),
-                Way::Wol => is_wol(place),
-                Way::Outlet => !is_bmc(place) && !is_wol(place),
-                Way::Agent => false,
-            })
-            .collect();
+        let by: Vec<Place> =
+            feed.ladder().into_iter().filter(|place| self::way(place, feed, &self.rack) == way).collect();
         if by.is_empty() {
             return failed(format!("its [[feed]] has no way {way:?} to wake it"));
         }

@@ -11,6 +11,7 @@ use ebbtide_executor::journal::{self, Record};
 use ebbtide_executor::settings::Mode;
 use ebbtide_planner::state::Time;
 use ebbtide_proto::NodeId;
+use ebbtide_runtime::tasks;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +30,9 @@ pub enum JournalError {
     /// What is in it.
     #[error("a line of actions.db can't be read: {0}")]
     Content(#[from] serde_json::Error),
+    /// The daemon is at its end, or there is a fault in it.
+    #[error("using actions.db ended halfway; the daemon's log says why")]
+    Halfway,
     /// Another daemon leads now.
     #[error("{0} has taken over: what {1} wants written is refused")]
     Older(Generation, Generation),
@@ -41,6 +45,19 @@ type Result<T> = std::result::Result<T, JournalError>;
 pub struct Journal(Arc<Mutex<Connection>>);
 
 impl Journal {
+    /// Reads or writes where waiting hurts nobody; `what` for the log.
+    ///
+    /// # Errors
+    /// Those of `with`, or [`JournalError::Halfway`].
+    pub async fn with<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        with: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let journal = self.clone();
+        tasks::blocking(what, move || with(&journal)).await.unwrap_or(Err(JournalError::Halfway))
+    }
+
     /// Opens `actions.db` in the folder of the store.
     ///
     /// # Errors
@@ -86,12 +103,8 @@ impl Journal {
         let before: Option<i64> = change.query_row("SELECT generation FROM leader", [], |r| r.get(0)).optional()?;
         let own = before.unwrap_or(0) + 1;
         change.execute("INSERT OR REPLACE INTO leader VALUES (1, ?)", [own])?;
-        let lines: Vec<String> = change
-            .prepare("SELECT line FROM record ORDER BY seq")?
-            .query_map([], |r| r.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let records = records(&change)?;
         change.commit()?;
-        let records = lines.iter().map(|line| serde_json::from_str(line)).collect::<std::result::Result<_, _>>()?;
         Ok((Generation(own.unsigned_abs()), records))
     }
 
@@ -102,18 +115,8 @@ impl Journal {
     pub fn compact(&self, generation: Generation, now: Time) -> Result<usize> {
         let mut db = self.db();
         let change = db.transaction()?;
-        let leads: i64 = change.query_row("SELECT generation FROM leader", [], |r| r.get(0))?;
-        let leads = Generation(leads.unsigned_abs());
-        if leads != generation {
-            return Err(JournalError::Older(leads, generation));
-        }
-        let lines: Vec<String> = change
-            .prepare("SELECT line FROM record ORDER BY seq")?
-            .query_map([], |r| r.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        let records: Vec<Record> =
-            lines.iter().map(|line| serde_json::from_str(line)).collect::<std::result::Result<_, _>>()?;
-        let needless = journal::needless(&records, now, KEPT_S);
+        must_lead(&change, generation)?;
+        let needless = journal::needless(&records(&change)?, now, KEPT_S);
         let mut forget = change.prepare("DELETE FROM record WHERE seq = ?")?;
         for seq in &needless {
             forget.execute([sql(*seq)])?;
@@ -130,11 +133,7 @@ impl Journal {
     pub fn write(&self, record: &Record) -> Result<()> {
         let mut db = self.db();
         let change = db.transaction()?;
-        let leads: i64 = change.query_row("SELECT generation FROM leader", [], |r| r.get(0))?;
-        let leads = Generation(leads.unsigned_abs());
-        if leads != record.generation {
-            return Err(JournalError::Older(leads, record.generation));
-        }
+        must_lead(&change, record.generation)?;
         let (seq, generation) = (sql(record.seq), sql(record.generation.0));
         change.execute("INSERT INTO record VALUES (?, ?, ?)", params![seq, generation, text(record)?])?;
         Ok(change.commit()?)
@@ -253,6 +252,19 @@ impl Journal {
         })
         .collect()
     }
+}
+
+/// That nobody has led since.
+fn must_lead(db: &Connection, generation: Generation) -> Result<()> {
+    let leads: i64 = db.query_row("SELECT generation FROM leader", [], |r| r.get(0))?;
+    let leads = Generation(leads.unsigned_abs());
+    if leads == generation { Ok(()) } else { Err(JournalError::Older(leads, generation)) }
+}
+
+fn records(db: &Connection) -> Result<Vec<Record>> {
+    let mut question = db.prepare("SELECT line FROM record ORDER BY seq")?;
+    let lines = question.query_map([], |r| r.get::<_, String>(0))?;
+    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
 }
 
 fn text<T: Serialize>(value: &T) -> Result<String> {

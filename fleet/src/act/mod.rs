@@ -151,7 +151,7 @@ impl Acting {
     ///
     /// # Errors
     /// If the file can't be read.
-    pub fn audited(&self, node: &str, since_ms: u64, most: u32) -> Result<Vec<AuditEntry>, JournalError> {
-        self.journal.audited(node, since_ms, most)
+    pub async fn audited(&self, node: String, since_ms: u64, most: u32) -> Result<Vec<AuditEntry>, JournalError> {
+        self.journal.with("read the audit", move |journal| journal.audited(&node, since_ms, most)).await
     }
 }

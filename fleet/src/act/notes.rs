@@ -1,6 +1,6 @@
 //! What is written on a cluster's nodes for people and for other programs: what they draw, and what is done with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub async fn write(
             written.clear();
             continue;
         }
-        let nodes: Vec<NodeId> = followed.inventory().nodes().map(|n| n.id.clone()).collect();
+        let nodes: BTreeSet<NodeId> = followed.inventory().nodes().map(|n| n.id.clone()).collect();
         written.retain(|id, _| nodes.contains(id));
         let now_ms = clock::now().wall / 1_000_000;
         let wanted = wanted(&nodes, &plans.state(), &acting.board(), &written, now_ms);
@@ -71,7 +71,7 @@ pub async fn write(
 
 /// Notes that differ from what was written; states first, as somebody may wait for those.
 fn wanted(
-    nodes: &[NodeId],
+    nodes: &BTreeSet<NodeId>,
     fleet: &FleetState,
     board: &Board,
     written: &BTreeMap<NodeId, Notes>,

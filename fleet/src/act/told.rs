@@ -9,6 +9,7 @@ use ebbtide_planner::state::{FleetState, Time};
 use ebbtide_proto::{NodeId, v1};
 
 use super::Board;
+use crate::decide::Plans;
 use crate::decide::withheld::{self as decide, Withheld};
 
 /// An operation.
@@ -50,19 +51,6 @@ fn step(step: &Step) -> v1::OperationStep {
             TakeBack::By(effect) => words::effect(&effect, &step.node),
             TakeBack::No(why) => format!("not undone: {why}"),
         },
-    }
-}
-
-/// How an operation ended, in one word.
-pub fn ending(state: State) -> &'static str {
-    match state {
-        State::Live => "live",
-        State::Done => "done",
-        State::RolledBack => "rolled-back",
-        State::Refused => "refused",
-        State::Cancelled => "cancelled",
-        State::Failed => "failed",
-        State::Quarantined => "quarantined",
     }
 }
 
@@ -132,14 +120,14 @@ impl Board {
     }
 
     fn closed_by(&self, node: &NodeId, mark: Mark) -> String {
-        let locks = |op: &&std::sync::Arc<Operation>| match &op.task {
+        let locks = |op: &&Operation| match &op.task {
             Task::Lock { node: n } | Task::Empty { node: n, then: Then::Lock, .. } => n == node,
             _ => false,
         };
         match (mark, self.quarantined.get(node)) {
             (_, Some(why)) => format!("it is left alone until somebody has looked: {why}; ebbtide unlock {node}"),
             (Mark::Operation(id), None) => format!("{id} works on it"),
-            (Mark::Lock, None) => match self.operations.values().rev().find(locks) {
+            (Mark::Lock, None) => match self.newest().find(locks) {
                 Some(op) => format!("{} locked it ({}{}); ebbtide unlock {node}", op.by, op.id, said(op)),
                 None => format!("an operator locked it; ebbtide unlock {node}"),
             },
@@ -174,7 +162,8 @@ impl Board {
     }
 
     /// How everything stands in `fleet`.
-    pub fn state(&self, fleet: &FleetState) -> v1::ControlState {
+    pub fn state(&self, plans: &Plans) -> v1::ControlState {
+        let fleet = plans.state();
         let mut pools: std::collections::BTreeMap<&str, u32> = self.modes.keys().map(|p| (p.as_str(), 0)).collect();
         for node in fleet.nodes.values() {
             *pools.entry(&node.pool).or_default() += 1;
@@ -203,15 +192,19 @@ impl Board {
             locked: locked.map(|(node, _)| node.to_string()).collect(),
             leads: self.leads,
             generation: self.generation.0,
-            cluster: None,
+            cluster: plans.cluster().map(|cluster| cluster.to_string()),
         }
+    }
+
+    /// Operations, the newest first.
+    pub fn newest(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.values().rev().map(|op| &**op)
     }
 
     /// The operation that carries out the plan with this digest, if it goes on.
     pub fn of_plan(&self, digest: &str) -> Option<&Operation> {
-        let carries = |op: &&std::sync::Arc<Operation>| {
-            op.is_live() && matches!(&op.task, Task::Plan { plan } if plan.inputs == digest)
-        };
-        self.operations.values().rev().find(carries).map(|op| &**op)
+        let carries =
+            |op: &&Operation| op.is_live() && matches!(&op.task, Task::Plan { plan } if plan.inputs == digest);
+        self.newest().find(carries)
     }
 }

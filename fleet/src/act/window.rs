@@ -85,11 +85,11 @@ impl Windows {
 
     /// Whether it is time to act in a pool; `None` if no window says so.
     pub fn hours(&self, pool: &str, now: Time) -> Option<Hours> {
-        let about: Vec<&Window> = self.0.iter().filter(|w| w.pools.is_empty() || w.pools.contains(pool)).collect();
+        let about = self.about(pool);
         if about.is_empty() {
             return None;
         }
-        let at = i64::try_from(now.ms()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())?;
+        let at = timestamp(now)?;
         let open = is_open(&about, at);
         let mut then = at;
         let until = (0..STEPS).find_map(|_| {
@@ -102,10 +102,21 @@ impl Windows {
 
     /// Whether plans may be acted upon in a pool.
     pub fn is_open(&self, pool: &str, now: Time) -> bool {
-        let about: Vec<&Window> = self.0.iter().filter(|w| w.pools.is_empty() || w.pools.contains(pool)).collect();
-        let at = i64::try_from(now.ms()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        at.is_none_or(|at| is_open(&about, at))
+        timestamp(now).is_none_or(|at| is_open(&self.about(pool), at))
     }
+
+    /// Whether there are none: then it is always time.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn about(&self, pool: &str) -> Vec<&Window> {
+        self.0.iter().filter(|w| w.pools.is_empty() || w.pools.contains(pool)).collect()
+    }
+}
+
+fn timestamp(at: Time) -> Option<Timestamp> {
+    i64::try_from(at.ms()).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok())
 }
 
 fn is_open(windows: &[&Window], at: Timestamp) -> bool {

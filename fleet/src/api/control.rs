@@ -11,13 +11,12 @@ use ebbtide_planner::state::node::Node;
 use ebbtide_proto::identity::Role;
 use ebbtide_proto::v1::control_server::Control;
 use ebbtide_proto::{NodeId, v1};
-use ebbtide_runtime::tasks;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::Trust;
-use crate::act::{Acting, Board, Untaken, told};
+use crate::act::{Acting, Board, JournalError, Untaken, told};
 use crate::decide::Plans;
 
 /// Operations and lines of the audit that are shown unless more are asked for, and at most.
@@ -60,8 +59,7 @@ impl ControlService {
     }
 
     fn state(&self) -> v1::ControlState {
-        let cluster = self.plans.cluster().map(|cluster| cluster.to_string());
-        v1::ControlState { cluster, ..self.acting.board().state(&self.plans.state()) }
+        self.acting.board().state(&self.plans)
     }
 
     /// A node that is known; what isn't can't be acted on.
@@ -186,8 +184,8 @@ impl Control for ControlService {
         let v1::ListOperationsRequest { limit, running } = request.into_inner();
         let limit = if limit == 0 { OPERATIONS } else { limit.min(MOST) };
         let board = self.acting.board();
-        let shown = board.operations.values().rev().filter(|op| !running || op.is_live());
-        let operations = shown.take(limit as usize).map(|op| told::operation(op)).collect();
+        let shown = board.newest().filter(|op| !running || op.is_live());
+        let operations = shown.take(limit as usize).map(told::operation).collect();
         Ok(Response::new(v1::ListOperationsResponse { operations }))
     }
 
@@ -205,15 +203,11 @@ impl Control for ControlService {
         self.trust.allow(&request, Role::Viewer)?;
         let v1::ListAuditRequest { limit, node, since_ms } = request.into_inner();
         let limit = if limit == 0 { AUDIT } else { limit.min(MOST) };
-        let acting = self.acting.clone();
-        let lines = tasks::blocking("read the audit", move || acting.audited(&node, since_ms, limit)).await;
-        match lines {
-            Some(Ok(lines)) => {
-                Ok(Response::new(v1::ListAuditResponse { entries: lines.into_iter().map(told::audit).collect() }))
-            }
-            Some(Err(error)) => Err(Status::unavailable(error.to_string())),
-            None => Err(Status::internal("the audit could not be read; the daemon's log says why")),
-        }
+        let lines = self.acting.audited(node, since_ms, limit).await.map_err(|error| match error {
+            JournalError::Halfway => Status::internal(error.to_string()),
+            _ => Status::unavailable(error.to_string()),
+        })?;
+        Ok(Response::new(v1::ListAuditResponse { entries: lines.into_iter().map(told::audit).collect() }))
     }
 }
 

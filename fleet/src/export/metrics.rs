@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ebbtide_devices::Latest;
 use ebbtide_executor::command::Mark;
+use ebbtide_executor::words;
 use ebbtide_proto::{Energy, v1};
 
 use crate::act::Board;
@@ -203,19 +204,14 @@ impl Page {
         self.one(OPERATIONS, board.operations.values().filter(|op| op.is_live()).count());
         self.head(OPERATIONS_ENDED);
         for (how, count) in &board.ended {
-            self.sample(OPERATIONS_ENDED.name, &[("how", how)], count);
+            self.sample(OPERATIONS_ENDED.name, &[("how", &how.replace(' ', "-"))], count);
         }
         self.one(PAUSED, u8::from(board.paused.is_some()));
         self.one(QUARANTINED, board.quarantined.len());
         self.one(LOCKED, board.closed.values().filter(|mark| **mark == Mark::Lock).count());
         self.head(POOL_MODE);
         for (pool, mode) in &board.modes {
-            let mode = match mode {
-                ebbtide_executor::settings::Mode::Observe => "observe",
-                ebbtide_executor::settings::Mode::Recommend => "recommend",
-                ebbtide_executor::settings::Mode::Auto => "auto",
-            };
-            self.sample(POOL_MODE.name, &[("pool", pool), ("mode", mode)], 1);
+            self.sample(POOL_MODE.name, &[("pool", pool), ("mode", words::mode(*mode))], 1);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ebbtide_executor::operation::OperationId;
 use ebbtide_proto::v1;
 
 use crate::act::{Acting, told};
@@ -18,18 +19,16 @@ pub(super) struct Deeds {
 
 impl ControlQueries for Deeds {
     fn control(&self) -> v1::ControlState {
-        self.acting.board().state(&self.plans.state())
+        self.acting.board().state(&self.plans)
     }
 
     fn operations(&self, most: usize) -> Vec<v1::Operation> {
-        self.acting.board().operations.values().rev().take(most).map(|op| told::operation(op)).collect()
+        self.acting.board().newest().take(most).map(told::operation).collect()
     }
 
     fn operation(&self, id: u64) -> Result<v1::Operation, QueryError> {
         let board = self.acting.board();
-        let found = board.operations.values().find(|op| op.id.0 == id);
-        found
-            .map(|op| told::operation(op))
-            .ok_or_else(|| QueryError::NotFound { what: "operation", name: id.to_string() })
+        let found = board.operations.get(&OperationId(id)).map(|op| told::operation(op));
+        found.ok_or_else(|| QueryError::NotFound { what: "operation", name: id.to_string() })
     }
 }

@@ -85,7 +85,7 @@ impl Index {
     }
 
     /// Nodes where the workload fits with margin `z`, the fullest first; not all, but enough to choose from. They are
-    /// of the kind where it is charged least.
+    /// of one kind: the one that it is meant for where it is charged least, if any of that has room.
     pub(crate) fn candidates(&self, pack: &mut Pack<'_, '_>, market: &Market, w: W, z: Margin) -> Vec<N> {
         let mut found = Vec::new();
         if self.forecast {
