@@ -153,6 +153,41 @@ fn an_operator_powers_a_machine_off_and_on() {
 }
 
 #[test]
+fn the_dashboard_gives_the_same_orders_to_those_who_may() {
+    run(async {
+        let rack = rack();
+        let daemon = Daemon::plain(with_rack(&rack, Mode::Observe)).await;
+        let tasks = attended(&daemon, &rack).await;
+        assert!(daemon.page("/node/edge").await.contains("/order/power-off?node=edge"));
+        let elsewhere = daemon.form("/order/power-off", "node=edge", "http://evil.example").await;
+        assert!(elsewhere.starts_with("HTTP/1.1 403"), "{elsewhere}");
+        let here = "http://localhost";
+        let wrong = daemon.form("/order/power-off", "node=nobody", here).await;
+        assert!(wrong.starts_with("HTTP/1.1 404") && wrong.contains("nobody"), "{wrong}");
+        let given = daemon.form("/order/power-off", "node=edge", here).await;
+        assert!(given.starts_with("HTTP/1.1 303") && given.contains("location: /operations?id="), "{given}");
+        goes_off(&daemon, &rack).await;
+        let (_, text) = said(&daemon, &["audit", "--node", "edge", "-o", "csv"]).await;
+        assert!(text.contains("local") && text.contains("shut edge down by its BMC"), "{text}");
+        let given = daemon.form("/order/mode", "pool=compute&mode=recommend", here).await;
+        assert!(given.starts_with("HTTP/1.1 303") && given.contains("location: /operations\r\n"), "{given}");
+        assert!(said(&daemon, &["pool", "list"]).await.1.contains("recommend"));
+        tasks.request_stop();
+        daemon.stop().await;
+
+        let daemon = Daemon::plain(|config| {
+            with_rack(&rack, Mode::Observe)(config);
+            config.plain_role = Role::Viewer;
+        })
+        .await;
+        assert!(!daemon.page("/operations").await.contains("/order/"));
+        let refused = daemon.form("/order/pause", "why=fun", here).await;
+        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("role viewer"), "{refused}");
+        daemon.stop().await;
+    });
+}
+
+#[test]
 fn what_doesnt_go_off_is_left_alone_until_somebody_looks() {
     run(async {
         let rack = rack();

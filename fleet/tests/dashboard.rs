@@ -50,6 +50,7 @@ impl Daemon {
                     queries,
                     plans: Arc::new(MadeUpPlans::new()),
                     control: Arc::new(made_up::control::MadeUpDeeds),
+                    orders: Arc::new(made_up::control::Desk::default()),
                     version: "0.1.0",
                     clock: moving,
                     stop: tasks.shutdown(),

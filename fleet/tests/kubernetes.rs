@@ -52,6 +52,12 @@ struct World {
     tasks: Tasks,
 }
 
+/// What `ebbtide explain node edge` says of a plan that was made just now.
+async fn explained(daemon: &Daemon) -> String {
+    said(daemon, &["reorchestrate"]).await;
+    said(daemon, &["explain", "node", "edge"]).await.1
+}
+
 impl World {
     async fn new() -> Self {
         let cluster = Arc::new(Cluster::start(true).await.unwrap());
@@ -192,6 +198,8 @@ fn a_node_is_emptied_and_powered_off_and_comes_back_for_a_pod_that_waits() {
         .await;
         assert!(world.note("edge", names::STATE_REASON).contains("off: "), "{}", world.node("edge"));
         assert_eq!(world.note("base", names::IDLE_WATTS), "30.0");
+        let rank = |node: &str| world.node(node)["metadata"]["labels"][names::EFFICIENCY_RANK].clone();
+        assert_eq!((rank("base"), rank("edge")), (json!("1"), json!("2")), "15 and 30 W per busy core");
         let deeds: Vec<String> =
             world.cluster.list(EVENTS, "default").iter().map(|e| e["message"].to_string()).collect();
         for deed in ["close edge", "move pod/", "shut edge down by its BMC"] {
@@ -306,6 +314,53 @@ fn without_the_api_server_nothing_is_done_and_its_config_map_pauses() {
         world.cluster.patch(CONFIG_MAPS, "ebbtide", "ebbtide-fleet", &resume).unwrap();
         // the order that was given meanwhile is carried out now
         world.goes_off(&daemon).await;
+        daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_node_that_is_deleted_while_it_is_off_is_woken_all_the_same_and_what_was_switched_counts() {
+    run(async {
+        let mut world = World::new().await;
+        world.edge.has("policy.toml", &format!("{POLICY} switches-per-day = 2"));
+        let daemon = world.daemon(Mode::Auto, 15).await;
+        world.schedule_by(&daemon);
+        world.settled(&daemon).await;
+        world.goes_off(&daemon).await;
+        until("its operation is over", async || world.node("edge")["spec"]["unschedulable"].is_null()).await;
+        world.cluster.delete(NODES, "", "edge").unwrap();
+        until("it is off and needless", async || explained(&daemon).await.contains("stays off")).await;
+
+        world.cluster.add_pod("default", "big", "3500m", json!({}), json!({})).unwrap();
+        until("it is woken", async || world.edge.runs()).await;
+        // its kubelet registers it anew
+        world.cluster.add_node("edge", 4, 8).unwrap();
+        let label = json!({"metadata": {"labels": {"ebbtide.dev/pool": "compute"}}});
+        world.cluster.patch(NODES, "", "edge", &label).unwrap();
+        until("it has work", async || world.pods_on("edge") == 1).await;
+        world.cluster.delete(PODS, "default", "big").unwrap();
+        until("it was switched twice", async || explained(&daemon).await.contains("switched too often")).await;
+        assert_eq!((world.edge.told("bmc soft-off"), world.edge.told("bmc on")), (1, 1));
+        daemon.stop().await;
+    });
+}
+
+#[test]
+fn plans_go_by_the_policy_of_the_config_map_while_there_is_one_that_makes_sense() {
+    run(async {
+        let mut world = World::new().await;
+        let daemon = world.daemon(Mode::Observe, 15).await;
+        world.settled(&daemon).await;
+        let never = "switched too often";
+        assert!(!explained(&daemon).await.contains(never));
+        let policy = |text: &str| json!({"metadata": {"name": "ebbtide-fleet"}, "data": {"policy.toml": text}});
+        world.cluster.create(CONFIG_MAPS, "ebbtide", policy("switches-per-day = 0")).unwrap();
+        until("it counts", async || explained(&daemon).await.contains(never)).await;
+        world.cluster.patch(CONFIG_MAPS, "ebbtide", "ebbtide-fleet", &policy("switches-per-day = 'ten'")).unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(explained(&daemon).await.contains(never), "that of before stays");
+        world.cluster.delete(CONFIG_MAPS, "ebbtide", "ebbtide-fleet").unwrap();
+        until("the own one counts again", async || !explained(&daemon).await.contains(never)).await;
         daemon.stop().await;
     });
 }

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
-use ebbtide_fleet::query::{Queries, QueryError};
+use ebbtide_fleet::ingest::Peer;
+use ebbtide_fleet::query::{Order, Queries, QueryError, Visitor};
 use ebbtide_fleet::ui::{self, Dashboard, MAX_LIVE};
+use ebbtide_proto::identity::Role;
 use ebbtide_proto::v1;
 use ebbtide_runtime::tasks::Tasks;
 use http_body_util::BodyExt;
@@ -31,7 +33,8 @@ fn router(queries: Arc<dyn Queries>, tasks: &Tasks) -> Router {
 fn planned(queries: Arc<dyn Queries>, plans: MadeUpPlans, tasks: &Tasks) -> Router {
     let plans = Arc::new(plans);
     let control = Arc::new(made_up::control::MadeUpDeeds);
-    ui::router(Dashboard { queries, plans, control, version: "0.1.0", clock: then, stop: tasks.shutdown() })
+    let orders = Arc::new(made_up::control::Desk::default());
+    ui::router(Dashboard { queries, plans, control, orders, version: "0.1.0", clock: then, stop: tasks.shutdown() })
 }
 
 fn fleet(empty: bool) -> Arc<MadeUp> {
@@ -72,6 +75,7 @@ fn legible(page: &str) -> String {
 async fn pages_look_like_this() {
     let tasks = Tasks::new();
     let (full, empty) = (router(fleet(false), &tasks), router(fleet(true), &tasks));
+    let (desk, _) = attended(Role::Admin, &tasks);
     let unplanned = planned(fleet(false), MadeUpPlans(None), &tasks);
     let pages = [
         ("fleet", &full, format!("/?{MINUTE}")),
@@ -89,6 +93,10 @@ async fn pages_look_like_this() {
         ("operations", &full, "/operations".to_owned()),
         ("operation", &full, "/operations?id=7".to_owned()),
         ("no-operation", &full, "/operations?id=99".to_owned()),
+        ("operations-orders", &desk, "/operations".to_owned()),
+        ("order", &desk, "/order/power-off?node=edge%3Cb%3E".to_owned()),
+        ("order-capacity", &desk, "/order/capacity?node=edge1".to_owned()),
+        ("no-order", &full, "/order/power-off?node=edge1".to_owned()),
         ("status", &full, "/status".to_owned()),
         ("about", &full, "/about".to_owned()),
         ("nowhere", &full, "/nowhere".to_owned()),
@@ -168,7 +176,7 @@ async fn each_answer_is_guarded_and_assets_may_be_kept() {
             header("content-security-policy").starts_with("default-src 'none'; style-src 'self'; script-src 'self';")
         );
         assert_eq!(header("x-content-type-options"), "nosniff");
-        assert_eq!(header("referrer-policy"), "no-referrer");
+        assert_eq!(header("referrer-policy"), "same-origin");
         assert_eq!(
             header("cache-control").contains("immutable"),
             path.starts_with("/assets/") && status == 200,
@@ -177,6 +185,88 @@ async fn each_answer_is_guarded_and_assets_may_be_kept() {
     }
     let post = Request::builder().method(Method::POST).uri("/").body(Body::empty()).unwrap();
     assert_eq!(router.clone().oneshot(post).await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+/// The dashboard as somebody with a role sees it, and what they order.
+fn attended(role: Role, tasks: &Tasks) -> (Router, Arc<made_up::control::Desk>) {
+    let desk = Arc::new(made_up::control::Desk::default());
+    let (queries, plans) = (fleet(false), Arc::new(MadeUpPlans::new()));
+    let (control, orders) = (Arc::new(made_up::control::MadeUpDeeds), Arc::clone(&desk));
+    let router =
+        ui::router(Dashboard { queries, plans, control, orders, version: "0.1.0", clock: then, stop: tasks.shutdown() });
+    let visitor = Visitor { name: "ada".to_owned(), role, peer: Peer::default() };
+    (router.layer(Extension(visitor)), desk)
+}
+
+/// Sends a form as a browser does.
+async fn send(router: &Router, path: &str, form: &str, origin: &str) -> Response<Body> {
+    let request = Request::post(path)
+        .header("host", "localhost:9885")
+        .header("origin", origin)
+        .header("content-type", "application/x-www-form-urlencoded");
+    router.clone().oneshot(request.body(Body::from(form.to_owned())).unwrap()).await.unwrap()
+}
+
+const HERE: &str = "http://localhost:9885";
+
+#[tokio::test]
+async fn orders_are_given_by_those_whose_role_allows_it_and_from_here_only() {
+    let tasks = Tasks::new();
+    let lock = ("/order/lock", "node=edge1&why=fan");
+    let auto = ("/order/mode", "pool=edge&mode=auto");
+    for (role, (path, form), origin, status, noted) in [
+        (Role::Operator, lock, HERE, 303, true),
+        (Role::Operator, lock, "http://evil.example", 403, false),
+        (Role::Operator, lock, "null", 403, false),
+        (Role::Viewer, lock, HERE, 403, false),
+        (Role::Operator, auto, HERE, 403, false),
+        (Role::Admin, auto, HERE, 303, true),
+        (Role::Admin, ("/order/mode", "pool=edge&mode=reckless"), HERE, 400, false),
+        (Role::Admin, ("/order/explode", "node=edge1"), HERE, 400, false),
+        (Role::Admin, ("/order/capacity", "node=edge1&cpu=two"), HERE, 400, false),
+        (Role::Admin, ("/order/lock", "node=edge1&force=yes"), HERE, 400, false),
+        (Role::Operator, ("/order/power-off", "node=nowhere"), HERE, 404, false),
+        (Role::Operator, ("/order/approve", "id=3"), HERE, 409, false),
+    ] {
+        let (router, desk) = attended(role, &tasks);
+        let answer = send(&router, path, form, origin).await;
+        assert_eq!(answer.status().as_u16(), status, "{role} {path} {form} {origin}");
+        assert_eq!(!desk.0.lock().unwrap().is_empty(), noted, "{role} {path} {form} {origin}");
+        // the page asks before; who may not order isn't shown a form
+        let asked = ask(&router, &format!("{path}?{form}")).await.status().as_u16();
+        let looks = if status == 303 || role >= Role::Operator && path != "/order/mode" { 200 } else { status };
+        assert!(asked == looks || status == 400, "{path}: {asked}");
+        assert_eq!(desk.0.lock().unwrap().len(), usize::from(noted), "looking orders nothing");
+    }
+    let (router, desk) = attended(Role::Operator, &tasks);
+    let long = format!("node=edge1&why={}", "x".repeat(100_000));
+    assert!(send(&router, "/order/lock", &long, HERE).await.status().is_client_error());
+    let answer = send(&router, "/order/capacity", "node=edge1&cpu=2.5&memory=&hours=1.5&why=busy", HERE).await;
+    assert_eq!(answer.headers()["location"], "/operations?id=7");
+    let wanted = Order::SetCapacity {
+        node: "edge1".to_owned(),
+        cpu_milli: Some(2500),
+        memory: None,
+        for_ms: 5_400_000,
+        why: "busy".to_owned(),
+    };
+    assert_eq!(*desk.0.lock().unwrap(), [("ada".to_owned(), wanted)]);
+}
+
+#[tokio::test]
+async fn only_what_a_visitor_may_order_is_offered() {
+    let tasks = Tasks::new();
+    for (role, on_operations, on_node) in
+        [(Role::Viewer, false, false), (Role::Operator, true, true), (Role::Admin, true, true)]
+    {
+        let (router, _) = attended(role, &tasks);
+        let operations = text(ask(&router, "/operations").await).await;
+        assert_eq!(operations.contains("/order/reorchestrate"), on_operations, "{role}");
+        assert_eq!(operations.contains("/order/mode"), role == Role::Admin, "{role}");
+        assert_eq!(text(ask(&router, "/node/edge1").await).await.contains("/order/power-off"), on_node, "{role}");
+        assert_eq!(text(ask(&router, "/plan").await).await.contains("/order/approve"), on_node, "{role}");
+        assert_eq!(text(ask(&router, "/operations?id=7").await).await.contains("/order/cancel"), on_node, "{role}");
+    }
 }
 
 /// Counts what is asked, and can fail to read the store.

@@ -16,14 +16,6 @@ pub(crate) const DAY_MS: u64 = 86_400_000;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Switches(BTreeMap<NodeId, Vec<Time>>);
 
-/// Seconds that a node has to stay as it is for a switch to pay: those in which idling costs what a boot does, and at
-/// least those of the policy.
-pub fn payback_s(node: &Node, policy: &Policy) -> f64 {
-    let saves = node.curve.idle() - node.off_watts;
-    let pays = if saves > 0.0 { node.boot.joules() / saves } else { policy.horizon_s as f64 };
-    pays.clamp(0.0, policy.horizon_s as f64).max(policy.min_on_s as f64)
-}
-
 impl Switches {
     pub(crate) fn note(&mut self, node: &NodeId, at: Time) {
         let list = self.0.entry(node.clone()).or_default();
@@ -34,7 +26,7 @@ impl Switches {
     /// What speaks against powering the node off now.
     pub(crate) fn against(&self, node: &Node, policy: &Policy, now: Time) -> Option<String> {
         let own = self.0.get(&node.id).map_or(&[][..], Vec::as_slice);
-        let wait = payback_s(node, policy);
+        let wait = policy.payback_s(node);
         let last = own.iter().chain(&node.switched).max();
         if let Some(at) = last
             && now.since(*at) < wait

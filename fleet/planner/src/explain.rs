@@ -231,6 +231,9 @@ fn need(n: &Need) -> (String, Vec<String>) {
         }
         Need::Overload { node } => (format!("{node} has too much on it"), Vec::new()),
         Need::Reserve => ("the reserve would be too small".to_owned(), Vec::new()),
+        Need::Foreseen { cpu_milli } => {
+            (format!("{} CPUs more are usually asked for soon", *cpu_milli as f64 / 1000.0), Vec::new())
+        }
         Need::Cheaper { workloads } => {
             (format!("{workloads} workloads take fewer watts there, by enough to pay for it"), Vec::new())
         }
@@ -261,6 +264,7 @@ fn hold(h: &Hold) -> String {
         Hold::Cordoned => "somebody closed it".to_owned(),
         Hold::Silent { seconds: s } => format!("nothing was heard of it for {s} s"),
         Hold::MinOn { left_s } => format!("it isn't known to be on for long, {left_s} s to go"),
+        Hold::Payback { left_s } => format!("it was switched a short while ago, which takes {left_s} s more to pay"),
         Hold::JustWoken { left_s } => format!("a node of its pool was powered on a short while ago, {left_s} s to go"),
         Hold::SwitchBudget => "it was switched too often in the last 24 h".to_owned(),
         Hold::Interlock { name } => format!("interlock {name}"),

@@ -119,13 +119,22 @@ pub struct Interlock {
 }
 
 /// Room that stays free.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reserve {
     /// So many of the fullest nodes may fail: the others have room for their CPU and memory.
     pub nodes: u32,
     /// Share of all CPU of nodes that are on that stays free, 0 to 1.
     pub cpu: f64,
+    /// Whether room is made ahead of an hour in which more is usually asked for, so that nodes are awake by then. Takes
+    /// two days of history.
+    pub foresee: bool,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self { nodes: 0, cpu: 0.0, foresee: true }
+    }
 }
 
 /// What a joule is worth beside itself.
@@ -256,6 +265,14 @@ pub enum PolicyError {
 }
 
 impl Policy {
+    /// Seconds that a node has to stay as it is for a switch to pay: those in which idling costs what a boot does, and
+    /// at least the minimum time on.
+    pub fn payback_s(&self, node: &Node) -> f64 {
+        let saves = node.curve.idle() - node.off_watts;
+        let pays = if saves > 0.0 { node.boot.joules() / saves } else { self.horizon_s as f64 };
+        pays.clamp(0.0, self.horizon_s as f64).max(self.min_on_s as f64)
+    }
+
     /// Checks every figure.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let m = self.risk.margins();

@@ -3,6 +3,7 @@
 
 use ebbtide_planner::check::check;
 use ebbtide_planner::explain;
+use ebbtide_planner::model::boot::BootModel;
 use ebbtide_planner::plan::action::{Do, Plan};
 use ebbtide_planner::plan::{Refusal, plan, plan_around};
 use ebbtide_planner::policy::{Basis, Interlock, Policy, Reserve, Risk, Selector, Worth, ZoneWorth};
@@ -46,7 +47,17 @@ fn shapes() -> impl Strategy<Value = (FleetState, Policy)> {
             worth.joules_per_gram = (seed % 7) as f64 * 3000.0;
             worth.zones = [("z1".to_owned(), ZoneWorth { carbon: Some(40.0), price: None })].into();
         }
-        let reserve = Reserve { nodes: reserve, cpu };
+        // some are used to more at this hour
+        if seed % 3 == 0 {
+            let level = state.asked_milli();
+            for hour in 0..=72 {
+                let more = if hour % 2 == 1 { 1.0 } else { 1.0 + (seed % 11) as f64 / 10.0 };
+                state.asked.observe(Time::from_secs(hour * 3600), level * more);
+            }
+            // slow boots: the next hour is within sight
+            state.nodes.values_mut().for_each(|node| node.boot = BootModel::guess(1680.0, 60_000.0, 60.0));
+        }
+        let reserve = Reserve { nodes: reserve, cpu, foresee: true };
         let policy = Policy { reserve, interlocks, disruption_j, worth, ..Policy::default() };
         (state, policy)
     })

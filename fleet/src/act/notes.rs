@@ -78,10 +78,12 @@ fn wanted(
     now_ms: u64,
 ) -> Vec<(NodeId, Notes)> {
     let mut news = Vec::new();
+    let ranks = ranks(nodes, fleet);
     for id in nodes {
         let Some(node) = fleet.nodes.get(id) else { continue };
         let before = written.get(id);
-        let mut notes = Notes { curve: Some(curve(node)), rank: None, state: state(id, node, board) };
+        let rank = ranks.get(id).copied();
+        let mut notes = Notes { curve: Some(curve(node)), rank, state: state(id, node, board) };
         if let (Some((state, why, since)), Some((was, because, began))) =
             (&mut notes.state, before.and_then(|b| b.state.as_ref()))
             && (&*state, &*why) == (was, because)
@@ -91,7 +93,7 @@ fn wanted(
             *since = now_ms;
         }
         let state_changed = before.is_none_or(|b| b.state != notes.state);
-        if state_changed || before.is_none_or(|b| differs(b.curve, notes.curve)) {
+        if state_changed || before.is_none_or(|b| differs(b.curve, notes.curve) || b.rank != notes.rank) {
             news.push((!state_changed, id.clone(), notes));
         }
     }
@@ -105,6 +107,26 @@ fn differs(a: Option<(f64, f64)>, b: Option<(f64, f64)>) -> bool {
         (Some(a), Some(b)) => far(a.0, b.0) || far(a.1, b.1),
         (a, b) => a.is_some() != b.is_some(),
     }
+}
+
+/// The place of each node by watts per core when it is busy, 1 being the most efficient. Nodes that differ by less than a
+/// twentieth share a place: what is learned moves a little all the time.
+fn ranks(nodes: &BTreeSet<NodeId>, fleet: &FleetState) -> BTreeMap<NodeId, u32> {
+    let mut by_cost: Vec<(f64, &NodeId)> = Vec::new();
+    for id in nodes {
+        let Some(node) = fleet.nodes.get(id).filter(|node| node.capacity.cpu_milli > 0) else { continue };
+        by_cost.push((node.curve.full() * 1000.0 / node.capacity.cpu_milli as f64, id));
+    }
+    by_cost.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
+    let (mut place, mut first) = (0, f64::NEG_INFINITY);
+    let mut ranks = BTreeMap::new();
+    for (cost, id) in by_cost {
+        if cost > first * (1.0 + CHANGED) || place == 0 {
+            (place, first) = (place + 1, cost);
+        }
+        ranks.insert(id.clone(), place);
+    }
+    ranks
 }
 
 /// Watts without load, and watts of one more busy core.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ebbtide_kubernetes::watch::Followed;
 use ebbtide_planner::model::boot::BootModel;
 use ebbtide_planner::state::event::Event;
+use ebbtide_planner::state::node::{Node, PowerState};
 use ebbtide_planner::state::{FleetState, Time};
 use ebbtide_proto::{NodeId, WorkloadId};
 use ebbtide_runtime::tasks::{self, Shutdown};
@@ -62,6 +63,9 @@ pub(super) struct Cluster {
     followed: Followed,
     /// Nodes that are gone: how they were switched and how they boot. What comes back under the same name is the same machine.
     gone: BTreeMap<NodeId, (Time, Vec<Time>, BootModel)>,
+    /// Nodes that were off when the cluster deleted them, since when, with their CPUs in thousandths. They can still be
+    /// woken, and register anew.
+    away: BTreeMap<NodeId, (Time, u64)>,
     waiting: BTreeSet<WorkloadId>,
 }
 
@@ -84,7 +88,9 @@ impl Cluster {
     fn theirs(&self) -> Theirs {
         // in this order: once everything was listed, all nodes are there
         let complete = self.followed.is_complete();
-        let nodes = self.followed.inventory().nodes().map(|n| (n.id.clone(), n.capacity.cpu_milli)).collect();
+        let away = self.away.iter().map(|(id, (_, milli))| (id.clone(), *milli));
+        let inventory = self.followed.inventory();
+        let nodes = away.chain(inventory.nodes().map(|n| (n.id.clone(), n.capacity.cpu_milli))).collect();
         Theirs { nodes, complete, fresh: self.followed.stale().is_empty() }
     }
 
@@ -99,6 +105,11 @@ impl Cluster {
                 // the observer says so, once it has heard its own nodes, too
                 Event::Synced => continue,
                 Event::NodeHeard { node } if !beneath.is_heard(&node) => continue,
+                Event::NodeGone { node } if state.nodes.get(&node).is_some_and(can_come_back) => {
+                    let milli = state.nodes.get(&node).map_or(0, |old| old.capacity.cpu_milli);
+                    self.away.insert(node, (at, milli));
+                    continue;
+                }
                 Event::NodeGone { node } => {
                     if let Some(old) = state.nodes.get(&node) {
                         self.gone.insert(node.clone(), (at, old.switched.clone(), old.boot.clone()));
@@ -111,9 +122,21 @@ impl Cluster {
                     }
                     Event::NodeSeen(node)
                 }
+                Event::NodeSeen(mut node) if self.away.remove(&node.id).is_some() => {
+                    // from off it comes back: that it is on is news, which counts as a switch
+                    let (id, told) = (node.id.clone(), std::mem::replace(&mut node.power, PowerState::Off));
+                    state.apply(at, layer.over(Event::NodeSeen(node)));
+                    if told != PowerState::On {
+                        continue;
+                    }
+                    Event::NodePower { node: id, power: told }
+                }
                 other => other,
             };
             state.apply(at, layer.over(event));
+        }
+        for (node, _) in self.away.extract_if(.., |_, (gone, _)| at.since(*gone) >= KEPT_S) {
+            state.apply(at, layer.over(Event::NodeGone { node }));
         }
         self.gone.retain(|_, (gone, ..)| at.since(*gone) < KEPT_S);
         any
@@ -126,6 +149,11 @@ impl Cluster {
         self.waiting = waiting;
         new
     }
+}
+
+/// Whether a node that its cluster has deleted is one that was powered off and can be woken.
+fn can_come_back(node: &Node) -> bool {
+    node.power == PowerState::Off && node.switchable && node.wake_proven
 }
 
 impl Work {
@@ -156,7 +184,7 @@ impl Work {
 impl Plans {
     /// Follows a cluster, too; to be said before the first round.
     pub fn follow(&self, followed: Followed) {
-        let cluster = Cluster { followed: followed.clone(), gone: BTreeMap::new(), waiting: BTreeSet::new() };
+        let cluster = Cluster { followed: followed.clone(), gone: BTreeMap::new(), away: BTreeMap::new(), waiting: BTreeSet::new() };
         if self.followed.set(followed).is_ok() {
             locked(&self.work).cluster = Some(cluster);
         }

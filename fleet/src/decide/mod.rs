@@ -251,6 +251,10 @@ impl Plans {
             self.want("no node was heard of yet; let one join: ebbtide token create --node NAME".to_owned());
             return;
         }
+        // what isn't known yet is no drop in demand
+        if state.synced {
+            state.apply(at, Event::Counted);
+        }
         let begun = clock::now();
         let policy = self.policy();
         let made = plan(state, &policy, at);

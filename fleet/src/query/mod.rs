@@ -1,11 +1,13 @@
-//! Questions that can be asked of a fleet. gRPC, dashboard and metrics ask here and nowhere else.
+//! Questions that can be asked of a fleet, and orders that can be given. gRPC, dashboard and metrics ask here and nowhere else.
 //!
 //! Requests and answers are those of `ebbtide.v1.Fleet`; units and meanings are documented in `fleet.proto`.
 
 mod answers;
+mod orders;
 mod plans;
 
 pub use answers::Answers;
+pub use orders::{Order, Orders, Refusal, Visitor};
 
 use ebbtide_proto::v1;
 

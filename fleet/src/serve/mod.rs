@@ -7,6 +7,7 @@ mod connection;
 pub mod control;
 mod deeds;
 mod kubernetes;
+mod orders;
 mod pages;
 mod watts;
 
@@ -311,12 +312,13 @@ pub async fn run(
     });
     let control = ControlService::new(acting.clone(), Arc::clone(&plans), trust);
     let enrolment = EnrolmentService::new(catalogue, authority, trust);
+    let desk = orders::Desk(control.clone());
     let router = fleet.services(trust, enrolment, service, planner, control, stop.clone())?;
     let (send, connections) = mpsc::channel(64);
     tasks.spawn("accept gRPC", connection::accept(grpc_listener, grpc_tls, send, stop.clone()));
     tasks.spawn("gRPC", grpc(router, connections, stop.clone()));
-    let pages =
-        pages::router(Arc::clone(&fleet.answers), Arc::clone(&plans), acting.clone(), extender, trust, stop.clone());
+    let shown = (Arc::clone(&fleet.answers), Arc::clone(&plans), acting.clone());
+    let pages = pages::router(shown, desk, extender, trust, stop.clone());
     let limits = http::Limits { connections: 512, ..http::Limits::default() };
     tasks.spawn("http", http::serve_within(limits, http_listener, pages, web, stop.clone()));
     tasks.spawn("control", control::serve(config.data.clone(), fleet.ingest.store.clone(), stop.clone()));

@@ -1,4 +1,4 @@
-//! The HTTP side: dashboard, metrics, health. Whoever may look may look at all of it.
+//! The HTTP side: dashboard, metrics, health. Whoever may look may look at all of it; orders ask for a role of their own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use ebbtide_runtime::http::Client;
 use ebbtide_runtime::tasks::{self, Shutdown};
 
 use crate::act::Acting;
-use crate::api::Trust;
+use crate::api::{Caller, Trust};
 use crate::decide::Plans;
 use crate::export::{self, StoreFigures};
 use crate::ingest::Peer;
 use crate::pki;
-use crate::query::Answers;
+use crate::query::{Answers, Visitor};
 use crate::ui;
 
 use super::deeds::Deeds;
+use super::orders::Desk;
 
 /// The pages of the daemon, and what a scheduler asks if it may.
 pub(super) fn router(
-    answers: Arc<Answers>,
-    plans: Arc<Plans>,
-    acting: Acting,
+    (answers, plans, acting): (Arc<Answers>, Arc<Plans>, Acting),
+    desk: Desk,
     extender: Option<Router>,
     trust: Trust,
     stop: Shutdown,
@@ -36,6 +36,7 @@ pub(super) fn router(
         queries: Arc::clone(&answers) as _,
         plans: Arc::clone(&plans) as _,
         control: Arc::new(Deeds { acting: acting.clone(), plans: Arc::clone(&plans) }),
+        orders: Arc::new(desk),
         version: env!("CARGO_PKG_VERSION"),
         clock: super::now_ms,
         stop,
@@ -66,7 +67,7 @@ async fn metrics_page(State((answers, plans, acting)): State<(Arc<Answers>, Arc<
     }
 }
 
-async fn only_who_may_look(State(trust): State<Trust>, request: Request, next: Next) -> Response {
+async fn only_who_may_look(State(trust): State<Trust>, mut request: Request, next: Next) -> Response {
     let Some(client) = request.extensions().get::<Client>() else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "it is not known who asks\n").into_response();
     };
@@ -81,7 +82,10 @@ async fn only_who_may_look(State(trust): State<Trust>, request: Request, next: N
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }
     match trust.caller(&peer) {
-        Ok(_) => next.run(request).await,
+        Ok(Caller { name, role }) => {
+            request.extensions_mut().insert(Visitor { name, role, peer });
+            next.run(request).await
+        }
         Err(why) => (StatusCode::UNAUTHORIZED, format!("{why}\n")).into_response(),
     }
 }

@@ -13,7 +13,7 @@ use maud::html;
 
 use super::Shared;
 use super::page::Page;
-use crate::query::QueryError;
+use crate::query::{QueryError, Refusal};
 
 /// Nothing but what this server gives itself: no frame, no inline code or style, no other host.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; \
@@ -23,7 +23,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const GUARDS: [(HeaderName, &str); 6] = [
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
+    // forms have to say where they come from
+    (REFERRER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
@@ -75,6 +76,8 @@ pub(super) enum Failure {
     Query(QueryError),
     /// What stands in the URL makes no sense.
     Asked(String),
+    /// An order wasn't taken.
+    Refused(Refusal),
     /// Too many ask for too much.
     Busy,
     /// Too many browsers are told live what changes.
@@ -95,7 +98,11 @@ impl Failure {
             Self::Query(QueryError::NotFound { .. } | QueryError::Missing(_)) => StatusCode::NOT_FOUND,
             Self::Query(QueryError::NotYet(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Query(QueryError::Invalid(_) | QueryError::TooMuch(_)) | Self::Asked(_) => StatusCode::BAD_REQUEST,
-            Self::Query(QueryError::Store(_)) | Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Refused(Refusal::NotPermitted(_)) => StatusCode::FORBIDDEN,
+            Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
+            Self::Refused(Refusal::Senseless(_)) => StatusCode::BAD_REQUEST,
+            Self::Refused(Refusal::NotNow(_)) => StatusCode::CONFLICT,
+            Self::Refused(Refusal::Broken(_)) | Self::Query(QueryError::Store(_)) | Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Busy | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -111,6 +118,14 @@ impl Failure {
                 (error.to_string(), "The daemon's log says more: journalctl -u ebbtide-fleet")
             }
             Self::Query(error) => (error.to_string(), "Check the address, or start from the fleet."),
+            Self::Refused(why @ Refusal::NotPermitted(_)) => (
+                why.to_string(),
+                "Roles come with certificates; without one they are what plain-role and anonymous-role of the daemon say.",
+            ),
+            Self::Refused(why @ Refusal::Broken(_)) => {
+                (why.to_string(), "The daemon's log says more: journalctl -u ebbtide-fleet")
+            }
+            Self::Refused(why) => (why.to_string(), "Nothing was done."),
             Self::Asked(text) => (text.clone(), "Check the address, or start from the fleet."),
             Self::Busy => ("too many questions at a time".to_owned(), "Try again in a few seconds."),
             Self::Full => {
@@ -176,7 +191,7 @@ fn no_page(shared: &Shared) -> Response {
 
 pub(super) async fn not_allowed(State(shared): State<Arc<Shared>>, method: Method) -> Response {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    let page = trouble(status, &format!("{method} is not possible here."), "Pages only show; nothing is changed here.");
+    let page = trouble(status, &format!("{method} is not possible here."), "Orders are given on the pages of nodes, plans and operations.");
     let mut answer = page.answer(shared.dashboard.version, status);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     answer

@@ -1,7 +1,7 @@
 //! The dashboard: pages made on the server, read without JavaScript, kept up to date by one small module with it.
 //!
 //! `page` frames what `fleet`, `node`, `workloads`, `plan`, `operations`, `status` and `about` show; `figures` writes numbers, `window` is the
-//! time range in the URL, `history` turns energy over time into plots, `live` tells browsers what changed, `http` is
+//! time range in the URL, `orders` what can be ordered, `history` turns energy over time into plots, `live` tells browsers what changed, `http` is
 //! what all answers have in common. Everything is asked of [`crate::query`]; nothing is kept here. What comes
 //! from outside gets into a page only through maud, which escapes it.
 
@@ -14,6 +14,7 @@ mod ledger;
 mod live;
 mod node;
 mod operations;
+mod orders;
 mod page;
 mod plan;
 mod status;
@@ -23,11 +24,12 @@ mod workloads;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use ebbtide_runtime::tasks::{self, Shutdown};
 use tokio::sync::Semaphore;
 
-use crate::query::{ControlQueries, PlanQueries, Queries, QueryError};
+use crate::query::{ControlQueries, Orders, PlanQueries, Queries, QueryError};
 
 use self::http::Failure;
 
@@ -35,6 +37,8 @@ use self::http::Failure;
 pub const MAX_LIVE: usize = 100;
 /// Questions that read files and may be answered at the same time.
 const MAX_READING: usize = 4;
+/// The longest form.
+const FORM: usize = 8 << 10;
 /// Questions that may wait for their turn.
 const MAX_WAITING: usize = 64;
 
@@ -47,6 +51,8 @@ pub struct Dashboard {
     pub plans: Arc<dyn PlanQueries>,
     /// Who is asked about what is done.
     pub control: Arc<dyn ControlQueries>,
+    /// Who takes orders.
+    pub orders: Arc<dyn Orders>,
     /// Version of the daemon, shown at the foot of each page.
     pub version: &'static str,
     /// Milliseconds since 1970 UTC.
@@ -63,7 +69,8 @@ struct Shared {
     waiting: Semaphore,
 }
 
-/// The dashboard's pages. Who may see them is up to the caller; nothing in here changes anything.
+/// The dashboard's pages. Who may see them is up to the caller, who puts a [`crate::query::Visitor`] among the extensions of
+/// requests whose sender may give orders.
 pub fn router(dashboard: Dashboard) -> Router {
     let shared = Arc::new(Shared {
         dashboard,
@@ -77,6 +84,7 @@ pub fn router(dashboard: Dashboard) -> Router {
         .route("/workloads", get(workloads::get))
         .route("/plan", get(plan::get))
         .route("/operations", get(operations::get))
+        .route("/order/{verb}", get(orders::get).post(orders::post).layer(DefaultBodyLimit::max(FORM)))
         .route("/status", get(status::get))
         .route("/about", get(about::get))
         .route("/live", get(live::get))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use ebbtide_proto::identity::Role;
 use ebbtide_proto::series::Component;
 use ebbtide_proto::v1::{
     GetNodeRequest, GetNodeResponse, GroupBy, Node, NodeState, QueryEnergyRequest, QueryEnergyResponse, WorkloadPower,
@@ -18,6 +19,7 @@ use super::figures::{
 use super::http::Failure;
 use super::ledger::{self, Ledger};
 use super::live::{Picture, shape};
+use super::orders::{self, Who};
 use super::page::{Page, headline};
 use super::window::{Asked, Window};
 use super::{Shared, figures, fleet, history};
@@ -134,30 +136,44 @@ pub(super) async fn get(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
     Query(asked): Query<Asked>,
+    who: Who,
 ) -> Response {
     let version = shared.dashboard.version;
-    match page(&shared, name, &asked).await {
+    match page(&shared, name, &asked, &who).await {
         Ok(page) => page.answer(version, StatusCode::OK),
         Err(failure) => failure.answer(version),
     }
 }
 
-async fn page(shared: &Shared, name: String, asked: &Asked) -> Result<Page, Failure> {
+async fn page(shared: &Shared, name: String, asked: &Asked, who: &Who) -> Result<Page, Failure> {
     let now = shared.now();
     let window = Window::of(asked, now).map_err(Failure::Asked)?;
     let request = QueryEnergyRequest { node: name.clone(), ..history::request(&window, GroupBy::Component, 0) };
     let (machine, energy) =
         shared.ask(move |queries| Ok((Machine::ask(queries, &name, now)?, queries.energy(&request)))).await?;
-    Ok(machine.page(asked, &window, &energy))
+    let orders = html! {
+        @if who.may(Role::Operator) {
+            @let locked = shared.dashboard.control.control().locked.contains(&machine.node.name);
+            p.orders { (orders::of_node(&machine.node.name, locked)) }
+        }
+    };
+    Ok(machine.page(asked, &window, &energy, &orders))
 }
 
 impl Machine {
-    fn page(&self, asked: &Asked, window: &Window, energy: &Result<QueryEnergyResponse, QueryError>) -> Page {
+    fn page(
+        &self,
+        asked: &Asked,
+        window: &Window,
+        energy: &Result<QueryEnergyResponse, QueryError>,
+        orders: &Markup,
+    ) -> Page {
         let node = &self.node;
         let href = node_href(&node.name);
         let as_table = asked.view.as_deref() == Some("table");
         let content = html! {
             (self.title())
+            (orders)
             (self.top())
             section #ledger aria-label="ledger" {
                 h2 { a href="/about#ledger" { "Ledger" } }

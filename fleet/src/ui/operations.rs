@@ -5,12 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use ebbtide_proto::identity::Role;
 use ebbtide_proto::v1;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::Shared;
 use super::figures::{count, duration};
+use super::orders::{self, Who};
 use super::page::{Page, headline};
 use crate::plot::day_and_time;
 
@@ -25,15 +27,15 @@ pub(super) struct Asked {
     id: u64,
 }
 
-pub(super) async fn get(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn get(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked>, who: Who) -> Response {
     let version = shared.dashboard.version;
     let (control, now) = (Arc::clone(&shared.dashboard.control), shared.now());
     let content = if asked.id > 0 {
         let found = shared.in_turn(move || control.operation(asked.id)).await;
-        found.map(|op| (format!("Operation {}", op.id), one(&op, now)))
+        found.map(|op| (format!("Operation {}", op.id), one(&op, now, &who)))
     } else {
         let found = shared.in_turn(move || Ok((control.control(), control.operations(SHOWN)))).await;
-        found.map(|(state, operations)| ("Operations".to_owned(), all(&state, &operations, now)))
+        found.map(|(state, operations)| ("Operations".to_owned(), all(&state, &operations, now, &who)))
     };
     match content {
         Ok((title, content)) => Page::still(title, "/operations", content).answer(version, StatusCode::OK),
@@ -73,7 +75,7 @@ fn hours(pool: &v1::PoolControl) -> String {
     }
 }
 
-fn all(control: &v1::ControlState, operations: &[v1::Operation], now: u64) -> Markup {
+fn all(control: &v1::ControlState, operations: &[v1::Operation], now: u64, who: &Who) -> Markup {
     let acts = if control.leads { "this daemon acts" } else { "another daemon acts" };
     html! {
         h1 { "Operations" }
@@ -90,6 +92,12 @@ fn all(control: &v1::ControlState, operations: &[v1::Operation], now: u64) -> Ma
                 }
             }
         }
+        @if who.may(Role::Operator) {
+            p.orders {
+                @if control.paused.is_some() { (orders::link("resume", &[], "Resume")) } @else { (orders::link("pause", &[], "Pause")) }
+                " " (orders::link("reorchestrate", &[], "Plan anew"))
+            }
+        }
         @if let Some(cluster) = &control.cluster { p.fine { "Kubernetes: " (cluster) } }
         section {
             h2 { "Pools" }
@@ -97,7 +105,7 @@ fn all(control: &v1::ControlState, operations: &[v1::Operation], now: u64) -> Ma
                 p.fine { "None yet: no node was heard of." }
             } @else {
                 div.wide-table { table {
-                    thead { tr { th { "pool" } th { "mode" } th { "hours" } th.n { "nodes" } } }
+                    thead { tr { th { "pool" } th { "mode" } th { "hours" } th.n { "nodes" } @if who.may(Role::Admin) { th { "let it" } } } }
                     tbody {
                         @for pool in &control.pools {
                             tr {
@@ -105,6 +113,7 @@ fn all(control: &v1::ControlState, operations: &[v1::Operation], now: u64) -> Ma
                                 td { (mode(pool.mode())) }
                                 td { (hours(pool)) }
                                 td.n { (pool.nodes) }
+                                @if who.may(Role::Admin) { td { (orders::of_pool(&pool.name, pool.mode())) } }
                             }
                         }
                     }
@@ -148,13 +157,16 @@ fn took(op: &v1::Operation, now: u64) -> String {
     duration(end.saturating_sub(op.began_ms))
 }
 
-fn one(op: &v1::Operation, now: u64) -> Markup {
+fn one(op: &v1::Operation, now: u64, who: &Who) -> Markup {
     html! {
         h1 { "Operation " (op.id) }
         p { (op.what) ": " (state(op)) ". " (op.words) }
         p.fine {
             "for " (op.by) " · " (op.why) " · began " (day_and_time(op.began_ms)) ", " (took(op, now))
             @if op.part_of > 0 { " · part of " a href=(format!("/operations?id={}", op.part_of)) { (op.part_of) } }
+        }
+        @if op.state() == v1::OperationState::Live && who.may(Role::Operator) {
+            p.orders { (orders::link("cancel", &[("id", &op.id.to_string())], "Cancel")) }
         }
         section {
             h2 { "Steps" }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use ebbtide_proto::identity::Role;
 use ebbtide_proto::{Power, v1};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::Shared;
 use super::figures::{count, duration};
+use super::orders::{self, Who};
 use super::page::{Page, headline};
 use crate::plot::day_and_time;
 use crate::query::QueryError;
@@ -31,9 +33,10 @@ pub(super) struct Asked {
     pool: String,
 }
 
-pub(super) async fn get(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked>) -> Response {
+pub(super) async fn get(State(shared): State<Arc<Shared>>, Query(asked): Query<Asked>, who: Who) -> Response {
     let version = shared.dashboard.version;
     let now = shared.now();
+    let stands = asked.id == 0;
     let question = v1::GetPlanRequest { id: asked.id, pool: asked.pool };
     let answer = shared.ask_plans(move |plans| {
         let plan = match plans.plan(&question) {
@@ -46,7 +49,14 @@ pub(super) async fn get(State(shared): State<Arc<Shared>>, Query(asked): Query<A
     });
     match answer.await {
         Ok(Ok((plan, older))) => {
-            Page::still("Plan", "/plan", content(&plan, &older, now)).answer(version, StatusCode::OK)
+            let acts = |pool: &v1::PoolControl| pool.mode() != v1::PoolMode::Observe;
+            let waits = stands && !plan.actions.is_empty() && shared.dashboard.control.control().pools.iter().any(acts);
+            let orders = html! {
+                @if waits && who.may(Role::Operator) {
+                    p.orders { (orders::link("approve", &[("id", &plan.id.to_string())], "Approve")) }
+                }
+            };
+            Page::still("Plan", "/plan", content(&plan, &older, now, &orders)).answer(version, StatusCode::OK)
         }
         Ok(Err(why)) => {
             Page::still("Plan", "/plan", html! { h1 { "Plan" } p.fine { (why) } }).answer(version, StatusCode::OK)
@@ -75,7 +85,7 @@ fn percent(ppm: u64) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-fn content(plan: &v1::Plan, older: &[v1::PlanSummary], now: u64) -> Markup {
+fn content(plan: &v1::Plan, older: &[v1::PlanSummary], now: u64, orders: &Markup) -> Markup {
     let explained = plan.explanation.clone().unwrap_or_default();
     let mode = match plan.mode() {
         v1::PlanMode::Recommend => "recommended: nothing is done by itself",
@@ -96,6 +106,7 @@ fn content(plan: &v1::Plan, older: &[v1::PlanSummary], now: u64) -> Markup {
             (duration(now.saturating_sub(plan.confirmed_ms))) " ago · planning took "
             (plan.took_us / 1000) " ms"
         }
+        (orders)
         @if !plan.violations.is_empty() || !plan.unplaced.is_empty() || plan.cut_short {
             section.wrong aria-label="what is wrong" data-any {
                 ul {

@@ -1,6 +1,8 @@
 //! Things that are done to a made-up fleet.
 
-use ebbtide_fleet::query::{ControlQueries, QueryError};
+use std::sync::Mutex;
+
+use ebbtide_fleet::query::{ControlQueries, Order, Orders, QueryError, Refusal, Visitor};
 use ebbtide_proto::v1::*;
 
 use super::THEN;
@@ -78,5 +80,23 @@ impl ControlQueries for MadeUpDeeds {
     fn operation(&self, id: u64) -> Result<Operation, QueryError> {
         let found = operations().into_iter().find(|op| op.id == id);
         found.ok_or_else(|| QueryError::NotFound { what: "operation", name: id.to_string() })
+    }
+}
+
+/// Notes who ordered what; takes nothing about a node that is nowhere.
+#[derive(Default)]
+pub struct Desk(pub Mutex<Vec<(String, Order)>>);
+
+#[tonic::async_trait]
+impl Orders for Desk {
+    async fn give(&self, by: &Visitor, order: Order) -> Result<Option<u64>, Refusal> {
+        match &order {
+            Order::PowerOff { node } if node == "nowhere" => Err(Refusal::NotFound("no node is called so".to_owned())),
+            Order::Approve { .. } => Err(Refusal::NotNow("the plan doesn't stand any more".to_owned())),
+            _ => {
+                self.0.lock().unwrap().push((by.name.clone(), order.clone()));
+                Ok((!matches!(order, Order::SetMode { .. })).then_some(7))
+            }
+        }
     }
 }

@@ -137,9 +137,23 @@ impl Daemon {
 
     /// A page, asked for without TLS: status line, headers and body.
     pub async fn page(&self, path: &str) -> String {
+        self.http(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
+    }
+
+    /// What is answered to a form that a page of `origin` sends.
+    pub async fn form(&self, path: &str, form: &str, origin: &str) -> String {
+        let kind = "application/x-www-form-urlencoded";
+        self.http(format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nContent-Type: {kind}\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{form}",
+            form.len()
+        ))
+        .await
+    }
+
+    async fn http(&self, request: String) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = TcpStream::connect(self.at.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();

@@ -5,7 +5,6 @@ use ebbtide_executor::command::{Effect, Key};
 use ebbtide_executor::event::Cordon;
 use ebbtide_executor::journal::{Change, Record, needless};
 use ebbtide_executor::operation::State;
-use ebbtide_executor::switches::payback_s;
 use ebbtide_proto::NodeId;
 
 use super::World;
@@ -90,7 +89,7 @@ impl World {
         if let Some(pod) = old {
             wrong.push(format!("{} is on it", pod.work.id));
         }
-        let wait = payback_s(&m.known, &self.policy) - 60.0;
+        let wait = self.policy.payback_s(&m.known) - 60.0;
         if let Some((at, op)) = m.switched.last()
             && *op != key.operation.0
             && clock.since(*at) < wait

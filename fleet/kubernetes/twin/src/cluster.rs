@@ -221,6 +221,15 @@ impl Cluster {
         done.map_err(|f| anyhow::anyhow!(f.message))
     }
 
+    /// Deletes an object, as `kubectl delete` does.
+    ///
+    /// # Errors
+    /// What the API says.
+    pub fn delete(&self, kind: &Kind, namespace: &str, name: &str) -> anyhow::Result<()> {
+        let done = self.change().delete(kind, namespace, name, &json!({}));
+        done.map(drop).map_err(|f| anyhow::anyhow!(f.message))
+    }
+
     /// Makes a namespace.
     pub fn create_namespace(&self, name: &str) {
         // one that is there already is as good

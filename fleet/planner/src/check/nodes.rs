@@ -85,6 +85,9 @@ pub(super) fn power_off(
     rule(!node.switchable, "which nothing can switch".to_owned());
     rule(!node.wake_proven, "which nobody has seen wake".to_owned());
     rule(now.since(node.since) < policy.min_on_s as f64, format!("on for {:.0} s only", now.since(node.since)));
+    let last = node.switched.last().map(|at| now.since(*at));
+    let paid = last.is_none_or(|s| s >= policy.payback_s(node));
+    rule(!paid, format!("switched {:.0} s ago, which takes {:.0} s to pay", last.unwrap_or_default(), policy.payback_s(node)));
     let today = node.switched.iter().filter(|t| t.ms().saturating_add(DAY_MS) > now.ms()).count();
     rule(today >= policy.switches_per_day as usize, format!("switched {today} times in 24 h"));
     for w in books.on(id).filter(|w| !w.per_node) {
@@ -104,7 +107,7 @@ pub(super) fn power_off(
     for lock in policy.interlocks.iter().filter(|lock| lock.nodes.matches(node)) {
         rule(breaks(lock, policy, books, id, now), format!("against interlock {}", lock.name));
     }
-    rule(!reserve(policy, books, id, now), "so that the reserve is too small".to_owned());
+    rule(!reserve(state, policy, books, id, now), "so that the reserve is too small".to_owned());
     wrong
 }
 
@@ -114,9 +117,11 @@ fn breaks(lock: &Interlock, policy: &Policy, books: &Books<'_>, off: &NodeId, no
 }
 
 /// Whether enough room is left without the node that goes off.
-fn reserve(policy: &Policy, books: &Books<'_>, off: &NodeId, now: Time) -> bool {
+fn reserve(state: &FleetState, policy: &Policy, books: &Books<'_>, off: &NodeId, now: Time) -> bool {
     let wanted = policy.reserve;
-    if wanted.nodes == 0 && wanted.cpu <= 0.0 {
+    // counted in requests: with forecasts it is less
+    let foreseen = if policy.basis == Basis::Requests { state.foreseen_milli(policy, now) } else { 0.0 };
+    if wanted.nodes == 0 && wanted.cpu <= 0.0 && foreseen <= 0.0 {
         return true;
     }
     let mut cpu: Vec<(f64, f64)> = Vec::new();
@@ -128,12 +133,12 @@ fn reserve(policy: &Policy, books: &Books<'_>, off: &NodeId, now: Time) -> bool 
         cpu.push((room.cpu_milli as f64, cpu_used));
         memory.push((room.memory as f64, used.requests.memory as f64));
     }
-    let holds = |list: &mut Vec<(f64, f64)>, share: f64| {
+    let holds = |list: &mut Vec<(f64, f64)>, share: f64, more: f64| {
         list.sort_by(|a, b| b.1.total_cmp(&a.1));
         let room: f64 = list.iter().map(|x| x.0).sum();
         let used: f64 = list.iter().map(|x| x.1).sum();
         let fails: f64 = list.iter().take(wanted.nodes as usize).map(|x| x.1).sum();
-        room - used + 1e-6 >= fails.max(share * room)
+        room - used - more + 1e-6 >= fails.max(share * room)
     };
-    holds(&mut cpu, wanted.cpu) && holds(&mut memory, 0.0)
+    holds(&mut cpu, wanted.cpu, foreseen) && holds(&mut memory, 0.0, 0.0)
 }

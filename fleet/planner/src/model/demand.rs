@@ -18,6 +18,15 @@ pub const ERRORS: usize = 24;
 /// Weight of the latest sample in the level.
 const ALPHA: f64 = 0.35;
 
+/// Milliseconds of an hour.
+const HOUR_MS: u64 = 3_600_000;
+
+/// Seconds that a rise is looked for ahead at the most: further than that, nodes would idle for most of an hour.
+const MOST_AHEAD_S: f64 = 1800.0;
+
+/// Seconds after the hour for which a rise that is late is waited for.
+const LATE_S: f64 = 900.0;
+
 /// Hours of a day.
 const HOURS: usize = 24;
 
@@ -37,10 +46,10 @@ pub struct Demand {
     season: Option<Box<Season>>,
 }
 
-/// Mean use by hour of the day.
+/// Mean by hour of the day.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Season {
+pub struct Season {
     /// Mean of each hour, older days less and less.
     mean: [f32; HOURS],
     /// Days that each hour was seen on.
@@ -128,8 +137,14 @@ impl Demand {
 }
 
 impl Season {
-    fn observe(&mut self, at: Time, cpu_milli: f64) {
-        let hour = at.ms() / 3_600_000;
+    /// Whether nothing was taken in yet.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes in a sample.
+    pub fn observe(&mut self, at: Time, cpu_milli: f64) {
+        let hour = at.ms() / HOUR_MS;
         let (open, sum, count) = self.open;
         if count > 0 && hour != open {
             let slot = hour_of_day(open);
@@ -148,12 +163,33 @@ impl Season {
 
     /// How much more the next hour usually has than this one; 0 before both were seen on two days.
     fn change_ahead(&self, at: Time) -> f64 {
-        let hour = at.ms() / 3_600_000;
+        self.change_after(at.ms() / HOUR_MS)
+    }
+
+    /// How much more the hour after `hour` usually has.
+    fn change_after(&self, hour: u64) -> f64 {
         let (now, next) = (hour_of_day(hour), hour_of_day(hour + 1));
         if self.days[now] < 2 || self.days[next] < 2 {
             return 0.0;
         }
         f64::from(self.mean[next] - self.mean[now])
+    }
+
+    /// How much more than `level` there usually is `ahead_s` from now, if that is about the time at which an hour
+    /// begins that has more than the one before. Never more than what the hour usually adds: on a quiet day a rise is
+    /// no larger than on others.
+    pub fn rise(&self, now: Time, ahead_s: f64, level: f64) -> f64 {
+        let ahead_s = ahead_s.clamp(0.0, MOST_AHEAD_S);
+        let then_ms = now.ms() as f64 + ahead_s * 1000.0;
+        let hour = (then_ms / HOUR_MS as f64).floor();
+        // it is waited for that long after the hour has begun
+        if then_ms - hour * HOUR_MS as f64 > (ahead_s + LATE_S) * 1000.0 || hour < 1.0 {
+            return 0.0;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an hour since 1970")]
+        let hour = hour as u64;
+        let usual = f64::from(self.mean[hour_of_day(hour)]);
+        self.change_after(hour - 1).min(usual - level).max(0.0)
     }
 }
 
@@ -199,6 +235,29 @@ mod tests {
         assert!(demand.level().unwrap() < 110.0, "nothing is known of a season on the first day");
         run_to(&mut demand, 3 * 24 * 60 + 7 * 60 + 55);
         assert!(demand.level().unwrap() > 900.0, "{:?}", demand.level());
+    }
+
+    #[test]
+    fn a_rise_is_told_from_a_boot_before_its_hour_until_it_is_late() {
+        let mut season = Season::default();
+        let asks = |hour: u64| if (8..18).contains(&(hour % 24)) { 30_000.0 } else { 10_000.0 };
+        let at = |day: u64, minute: u64| Time::from_secs(day * 86_400 + minute * 60);
+        for minute in 0..2 * 1440 {
+            season.observe(at(0, minute), asks(minute / 60));
+            assert!(season.rise(at(0, minute), 300.0, 10_000.0) == 0.0, "two days are known at the end of the second");
+        }
+        for minute in 0..=9 * 60 {
+            season.observe(at(2, minute), asks(minute / 60));
+        }
+        let rise = |minute: u64, level: f64| season.rise(at(3, minute), 300.0, level);
+        assert_eq!(rise(7 * 60 + 54, 10_000.0), 0.0);
+        assert_eq!(rise(7 * 60 + 55, 10_000.0), 20_000.0);
+        assert_eq!(rise(8 * 60 + 5, 10_000.0), 20_000.0, "it is late");
+        assert_eq!(rise(8 * 60 + 5, 25_000.0), 5000.0, "a part has come");
+        assert_eq!(rise(8 * 60 + 5, 35_000.0), 0.0);
+        assert_eq!(rise(8 * 60 + 16, 10_000.0), 0.0, "it doesn't come today");
+        assert_eq!(rise(7 * 60 + 58, 2000.0), 20_000.0, "a quiet day rises by no more than others");
+        assert_eq!(rise(17 * 60 + 58, 30_000.0), 0.0, "a fall is no rise");
     }
 
     proptest! {

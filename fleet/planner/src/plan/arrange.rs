@@ -49,6 +49,7 @@ impl Planner<'_, '_> {
                 _ if waiting > 0 => Need::Waiting { workloads: waiting, ruled_out: ruled_out.clone() },
                 _ if moved > 0 => Need::Cheaper { workloads: moved },
                 Some(lock) => Need::Interlock { name: lock.name.clone() },
+                None if self.problem.foreseen > 0.0 => self.foreseen(),
                 None => Need::Reserve,
             };
             self.say_woken(n, need);

@@ -34,25 +34,29 @@ impl Planner<'_, '_> {
     /// Places a workload on a node that another leaves.
     fn place_instead(&mut self, w: W, n: N, z: Margin) -> bool {
         let Some(x) = self.who_gives_way(w, n) else { return false };
-        let before = self.pack.loads[n].clone();
+        let before = [(n, self.pack.loads[n].clone())];
         self.pack.lift(x);
-        let fits = self.pack.fits(w, n, z).is_ok();
-        self.pack.put(x, n);
-        self.pack.loads[n] = before;
-        if !fits {
+        let to = if self.pack.fits(w, n, z).is_ok() { self.place_beside(x, n, z) } else { None };
+        let Some(to) = to else {
+            self.pack.put(x, n);
+            self.restore(before);
             return false;
+        };
+        for (w, n) in [(x, to), (w, n)] {
+            self.pack.put(w, n);
+            self.index.update(&self.pack, n);
         }
+        true
+    }
+
+    /// Where a workload can be but on `n`; a node is woken if it must.
+    fn place_beside(&mut self, x: W, n: N, z: Margin) -> Option<N> {
         let was_open = std::mem::replace(&mut self.pack.open[n], false);
         self.index.update(&self.pack, n);
         let to = self.seek(x, z);
         self.pack.open[n] = was_open;
         self.index.update(&self.pack, n);
-        let woken = || Need::Waiting { workloads: 1, ruled_out: Vec::new() };
-        let Some(to) = to.or_else(|| self.wake_for(x, woken)) else { return false };
-        self.shift(x, n, to);
-        self.pack.put(w, n);
-        self.index.update(&self.pack, n);
-        true
+        to.or_else(|| self.wake_for(x, || Need::Waiting { workloads: 1, ruled_out: Vec::new() }))
     }
 
     /// The smallest workload on a node that waited, whose going lets `w` in, and that may go where `w` may not.

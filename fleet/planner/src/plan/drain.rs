@@ -168,12 +168,8 @@ impl Planner<'_, '_> {
             self.pack.put(m.w, n);
         }
         self.pack.open[n] = true;
-        self.pack.loads[n] = before.clone();
-        for (to, load) in books {
-            self.pack.loads[to] = load;
-            self.index.update(&self.pack, to);
-        }
-        self.index.update(&self.pack, n);
+        self.restore(books);
+        self.restore([(n, before.clone())]);
     }
 
     /// Interlocks that want a number of nodes on.

@@ -42,11 +42,14 @@ fn hold(problem: &Problem<'_>, facts: &Facts<'_>, n: N, wakes: &BTreeMap<&str, T
     if let Some(lock) = policy.interlocks.iter().find(|lock| lock.keep.is_none() && lock.nodes.matches(node)) {
         return Some(Hold::Interlock { name: lock.name.clone() });
     }
-    if let Some(left_s) = left(policy.min_on_s, now, facts.since(fact)) {
+    if let Some(left_s) = left(policy.min_on_s as f64, now, facts.since(fact)) {
         return Some(Hold::MinOn { left_s });
     }
+    if let Some(left_s) = facts.last_switched(fact).and_then(|at| left(policy.payback_s(node), now, at)) {
+        return Some(Hold::Payback { left_s });
+    }
     let last_wake = wakes.get(node.pool.as_str()).copied();
-    if let Some(left_s) = last_wake.and_then(|at| left(policy.sleep_after_s, now, at)) {
+    if let Some(left_s) = last_wake.and_then(|at| left(policy.sleep_after_s as f64, now, at)) {
         return Some(Hold::JustWoken { left_s });
     }
     if facts.nodes.iter().any(|f| f.switched && f.power == PowerState::On && f.node.pool == node.pool) {
@@ -62,8 +65,8 @@ pub(crate) fn can_wake(problem: &Problem<'_>, n: N) -> bool {
 }
 
 /// Seconds left of `least` since `start`; `None` if it is over.
-fn left(least: u64, now: Time, start: Time) -> Option<u64> {
-    let left = least as f64 - now.since(start);
+fn left(least: f64, now: Time, start: Time) -> Option<u64> {
+    let left = least - now.since(start);
     (left > 0.0).then(|| seconds(left))
 }
 

@@ -61,10 +61,7 @@ impl Planner<'_, '_> {
             }
             self.pack.lift(w);
             self.pack.put(w, n);
-            for (n, load) in before {
-                self.pack.loads[n] = load;
-                self.index.update(&self.pack, n);
-            }
+            self.restore(before);
             return;
         }
         self.index.update(&self.pack, n);
@@ -88,10 +85,7 @@ impl Planner<'_, '_> {
             self.shift(w, n, to);
             if held && !self.reserve_holds() {
                 self.shift(w, to, n);
-                for (n, load) in before {
-                    self.pack.loads[n] = load;
-                    self.index.update(&self.pack, n);
-                }
+                self.restore(before);
             }
         }
     }

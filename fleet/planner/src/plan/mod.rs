@@ -38,7 +38,7 @@ use action::Plan;
 use bound::Market;
 use facts::Facts;
 use index::Index;
-use pack::{Misfit, Pack};
+use pack::{Load, Misfit, Pack};
 use problem::{N, Problem, W};
 use reason::{Hold, RuledOut, Verdict};
 
@@ -214,6 +214,14 @@ impl<'p, 'a> Planner<'p, 'a> {
         Move { w, from, to, watts: self.pack.watts(from) + self.pack.watts(to) - before }
     }
 
+    /// Puts nodes' books back as they were, to the last bit.
+    pub(crate) fn restore(&mut self, books: impl IntoIterator<Item = (N, Load)>) {
+        for (n, load) in books {
+            self.pack.loads[n] = load;
+            self.index.update(&self.pack, n);
+        }
+    }
+
     /// The best node for a workload, with margin `z` for forecasts.
     pub(crate) fn seek(&mut self, w: W, z: Margin) -> Option<N> {
         let candidates = self.index.candidates(&mut self.pack, &self.market, w, z);
@@ -272,8 +280,13 @@ impl<'p, 'a> Planner<'p, 'a> {
 
     /// Whether the reserve holds with the nodes that are open now.
     pub(crate) fn reserve_holds(&self) -> bool {
+        self.reserve_holds_beside(self.problem.foreseen)
+    }
+
+    /// Whether it holds once so many thousandths of a CPU more are asked for.
+    pub(crate) fn reserve_holds_beside(&self, foreseen: f64) -> bool {
         let reserve = self.problem.policy.reserve;
-        if reserve.nodes == 0 && reserve.cpu <= 0.0 {
+        if reserve.nodes == 0 && reserve.cpu <= 0.0 && foreseen <= 0.0 {
             return true;
         }
         let dims = 2.min(self.problem.dims);
@@ -295,8 +308,8 @@ impl<'p, 'a> Planner<'p, 'a> {
         (0..dims).all(|d| {
             fullest[d].sort_by(|a, b| b.total_cmp(a));
             let failing: f64 = fullest[d].iter().take(reserve.nodes as usize).sum();
-            let share = if d == problem::CPU { reserve.cpu * room[d] } else { 0.0 };
-            room[d] - used[d] >= failing.max(share)
+            let (share, more) = if d == problem::CPU { (reserve.cpu * room[d], foreseen) } else { (0.0, 0.0) };
+            room[d] - used[d] - more >= failing.max(share)
         })
     }
 }

@@ -96,6 +96,8 @@ pub(crate) struct Problem<'a> {
     node_classes: usize,
     /// Members of each group that wait for a node, and thus are away.
     pub(crate) away: BTreeMap<&'a str, u32>,
+    /// Thousandths of a CPU that are usually asked for soon, beyond what is now.
+    pub(crate) foreseen: f64,
     /// Weight of [`PWork::doubt`] against the node's own errors, in samples.
     pub(crate) prior_samples: f64,
 }
@@ -173,7 +175,10 @@ impl<'a> Problem<'a> {
         let away = away(&work);
         let prior_samples = spread_doubt(&mut work, policy);
         let node_classes = node_kinds.len();
+        // a part of the fleet doesn't know what room the rest has
+        let whole = facts.nodes.len() == state.nodes.len();
         Self {
+            foreseen: if whole { foreseen(facts) } else { 0.0 },
             policy,
             state,
             now: facts.now,
@@ -231,6 +236,18 @@ impl<'a> Problem<'a> {
     pub(crate) fn admits(&self, w: W, n: N) -> bool {
         self.class_admits(self.work[w].class, self.nodes[n].class)
     }
+}
+
+/// What is foreseen, counted as the policy counts CPU.
+fn foreseen(facts: &Facts<'_>) -> f64 {
+    let (state, policy) = (facts.state, facts.policy);
+    let asked = state.foreseen_milli(policy, facts.now);
+    if asked <= 0.0 || policy.basis != Basis::Forecast {
+        return asked;
+    }
+    let used: f64 = state.workloads.values().filter(|w| !w.per_node).map(Workload::expected_milli).sum();
+    let share = used / state.asked_milli();
+    if share.is_finite() { asked * share } else { asked }
 }
 
 /// Nodes that a change of `changed` may concern: these, the fullest that still have room, the emptiest, and some that

@@ -121,6 +121,11 @@ pub enum Need {
     },
     /// The reserve that shall stay free.
     Reserve,
+    /// What is usually asked for by the time that it will be back.
+    Foreseen {
+        /// Thousandths of a CPU beyond what is asked for now.
+        cpu_milli: u64,
+    },
     /// Workloads that run elsewhere and take fewer watts there.
     Cheaper {
         /// How many of them move there.
@@ -153,6 +158,11 @@ pub enum Hold {
     /// It was powered on a short while ago.
     MinOn {
         /// Seconds until it may go off.
+        left_s: u64,
+    },
+    /// It was switched a short while ago, and that hasn't paid yet.
+    Payback {
+        /// Seconds until it has.
         left_s: u64,
     },
     /// A node of its pool was powered on a short while ago.

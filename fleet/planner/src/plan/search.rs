@@ -158,6 +158,8 @@ pub(crate) struct Search<'a> {
     pub(crate) company: Company,
     /// Nodes that may fail, and the share of CPU that stays free.
     pub(crate) reserve: (usize, f64),
+    /// Thousandths of a CPU that stay free beside it.
+    pub(crate) foreseen: f64,
     pub(crate) dims: usize,
     /// Watts of everything that is not in question.
     pub(crate) constant: f64,
@@ -522,14 +524,14 @@ impl Search<'_> {
 
     fn reserve_holds(&self, set: &Set, trail: &Trail) -> bool {
         let (nodes, share) = self.reserve;
-        (nodes == 0 && share <= 0.0)
+        (nodes == 0 && share <= 0.0 && self.foreseen <= 0.0)
             || (0..2.min(self.dims)).all(|d| {
                 let mut used: Vec<f64> = set.on.iter().map(|&b| trail.used[b * self.dims + d] as f64).collect();
                 let room: f64 = set.on.iter().map(|&b| self.bins[b].room[d] as f64).sum();
                 used.sort_by(|a, b| b.total_cmp(a));
                 let failing: f64 = used.iter().take(nodes).sum();
-                let share = if d == CPU { share * room } else { 0.0 };
-                room - used.iter().sum::<f64>() >= failing.max(share)
+                let (share, more) = if d == CPU { (share * room, self.foreseen) } else { (0.0, 0.0) };
+                room - used.iter().sum::<f64>() - more >= failing.max(share)
             })
     }
 }

@@ -274,6 +274,7 @@ impl Table {
             locks: locks.collect(),
             company,
             reserve: (policy.reserve.nodes as usize, policy.reserve.cpu),
+            foreseen: problem.foreseen,
             dims: problem.dims,
             constant: beside.map(|n| planner.pack.watts(n)).sum(),
             left,

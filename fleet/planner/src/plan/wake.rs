@@ -190,7 +190,8 @@ impl Planner<'_, '_> {
     /// Wakes nodes until the reserve and the interlocks hold.
     pub(crate) fn keep_reserve(&mut self) {
         while !self.reserve_holds() && self.pack.effort > 0 {
-            if !self.wake_cheapest(|_| true, Need::Reserve) {
+            let need = if self.reserve_holds_beside(0.0) { self.foreseen() } else { Need::Reserve };
+            if !self.wake_cheapest(|_| true, need) {
                 break;
             }
         }
@@ -204,6 +205,12 @@ impl Planner<'_, '_> {
                 }
             }
         }
+    }
+
+    /// What is foreseen, as what a node is needed for.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an amount of CPU")]
+    pub(crate) fn foreseen(&self) -> Need {
+        Need::Foreseen { cpu_milli: self.problem.foreseen.round() as u64 }
     }
 
     fn wake_cheapest(&mut self, matching: impl Fn(N) -> bool, need: Need) -> bool {

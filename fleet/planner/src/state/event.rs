@@ -95,6 +95,8 @@ pub enum Event {
         /// Members that may be away at the same time.
         away: u32,
     },
+    /// What workloads ask for now counts for what they usually ask for at this hour.
+    Counted,
     /// Inventory has told everything it knows.
     Synced,
 }
@@ -192,6 +194,11 @@ impl FleetState {
             }
             Event::Budget { group, away } => {
                 self.budgets.insert(group, away);
+                true
+            }
+            Event::Counted => {
+                let asked = self.asked_milli();
+                self.asked.observe(at, asked);
                 true
             }
             Event::Synced => {

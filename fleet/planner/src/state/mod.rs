@@ -14,10 +14,15 @@ use std::collections::BTreeMap;
 use ebbtide_proto::{NodeId, WorkloadId};
 use serde::{Deserialize, Serialize};
 
+use crate::model::demand::Season;
 use crate::model::learn::Curves;
+use crate::policy::Policy;
 use node::{Node, PowerState};
 use places::Places;
 use workload::Workload;
+
+/// Seconds that a node is woken earlier than its slowest boot asks for: decisions and the cluster take their time, too.
+const SPARE_S: f64 = 120.0;
 
 /// A moment in milliseconds since the Unix epoch, or since the start of a simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,6 +77,9 @@ pub struct FleetState {
     pub budgets: BTreeMap<String, u32>,
     /// What was learned about power.
     pub curves: Curves,
+    /// CPU that workloads ask for, by hour of the day.
+    #[serde(skip_serializing_if = "Season::is_empty")]
+    pub asked: Season,
     /// Events that made no sense.
     pub refused: u64,
     /// Workloads by node; made anew from the workloads when a state is read back.
@@ -91,6 +99,8 @@ struct Stored {
     workloads: BTreeMap<WorkloadId, Workload>,
     budgets: BTreeMap<String, u32>,
     curves: Curves,
+    #[serde(default)]
+    asked: Season,
     refused: u64,
 }
 
@@ -104,6 +114,7 @@ impl From<Stored> for FleetState {
             workloads: s.workloads,
             budgets: s.budgets,
             curves: s.curves,
+            asked: s.asked,
             refused: s.refused,
             places,
         }
@@ -125,6 +136,21 @@ impl FleetState {
         for workload in self.workloads.values_mut() {
             workload.moved = None;
         }
+    }
+
+    /// Thousandths of a CPU that workloads ask for, those that wait included, and those aside that come with their node.
+    pub fn asked_milli(&self) -> f64 {
+        self.workloads.values().filter(|w| !w.per_node).map(|w| w.requests.cpu_milli as f64).sum()
+    }
+
+    /// Thousandths of a CPU that will be asked for beyond what is, by the time that any node that is off could be back.
+    pub fn foreseen_milli(&self, policy: &Policy, now: Time) -> f64 {
+        let off = self.nodes.values().filter(|n| n.power == PowerState::Off && n.switchable && !n.cordoned);
+        let boot_s = off.map(|n| n.boot.seconds(0.95)).fold(0.0, f64::max);
+        if !policy.reserve.foresee || self.asked.is_empty() {
+            return 0.0;
+        }
+        self.asked.rise(now, boot_s + SPARE_S, self.asked_milli())
     }
 
     /// Thousandths of a CPU that workloads are expected to use, by node.
