@@ -3,7 +3,7 @@
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
+.PHONY: help up demo test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -38,7 +38,11 @@ test-kubernetes: need-rust ## test against the API server that KUBECONFIG names,
 		$(call say,make test-kubernetes: KUBECONFIG is not set; say KUBECONFIG=FILE make test-kubernetes$(,) with a user who may make namespaces and nodes); exit 2; fi; \
 	if [ ! -r "$$KUBECONFIG" ]; then \
 		$(call say,make test-kubernetes: the file that KUBECONFIG names can't be read); exit 2; fi; \
-	KUBECONFIG="$$(realpath "$$KUBECONFIG")" cargo test --locked -p ebbtide-kubernetes --test real -- --include-ignored
+	KUBECONFIG="$$(realpath "$$KUBECONFIG")" cargo test --locked -p ebbtide-kubernetes --test real -- --include-ignored && \
+	KUBECONFIG="$$(realpath "$$KUBECONFIG")" cargo test --locked -p ebbtide-fleet --test real_cluster -- --include-ignored
+
+demo: need-rust ## show consolidation and power-down live in a dashboard, on played hardware, until Ctrl-C
+	@exec cargo run --locked -p ebbtide-fleet --example demo
 
 chaos: need-rust ## let everything break around the executor, CHAOS_RUNS times (10000), each time in another way
 	@cargo run --release --locked -q -p ebbtide-executor --example chaos -- --runs "$${CHAOS_RUNS:-10000}"

@@ -155,8 +155,13 @@ impl World {
 
     /// Waits until `edge` is off, a minute at most.
     async fn goes_off(&self, daemon: &Daemon) {
+        self.is(false, daemon).await;
+    }
+
+    /// Waits until `edge` is on, or off.
+    async fn is(&self, on: bool, daemon: &Daemon) {
         for _ in 0..600 {
-            if !self.edge.runs() {
+            if self.edge.runs() == on {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -164,7 +169,7 @@ impl World {
         for ask in [&["operations", "-o", "json"][..], &["plan"], &["explain", "node", "edge"], &["pool", "list"]] {
             eprintln!("{ask:?}: {}", said(daemon, ask).await.1);
         }
-        panic!("edge is still on: {}", self.node("edge"));
+        panic!("edge is never {}", if on { "on" } else { "off" });
     }
 
     fn node(&self, name: &str) -> Arc<Value> {
@@ -328,11 +333,12 @@ fn a_node_that_is_deleted_while_it_is_off_is_woken_all_the_same_and_what_was_swi
         world.settled(&daemon).await;
         world.goes_off(&daemon).await;
         until("its operation is over", async || world.node("edge")["spec"]["unschedulable"].is_null()).await;
+        until("it is seen to be off", async || explained(&daemon).await.contains("stays off")).await;
         world.cluster.delete(NODES, "", "edge").unwrap();
         until("it is off and needless", async || explained(&daemon).await.contains("stays off")).await;
 
         world.cluster.add_pod("default", "big", "3500m", json!({}), json!({})).unwrap();
-        until("it is woken", async || world.edge.runs()).await;
+        world.is(true, &daemon).await;
         // its kubelet registers it anew
         world.cluster.add_node("edge", 4, 8).unwrap();
         let label = json!({"metadata": {"labels": {"ebbtide.dev/pool": "compute"}}});
@@ -353,7 +359,10 @@ fn plans_go_by_the_policy_of_the_config_map_while_there_is_one_that_makes_sense(
         world.settled(&daemon).await;
         let never = "switched too often";
         assert!(!explained(&daemon).await.contains(never));
-        let policy = |text: &str| json!({"metadata": {"name": "ebbtide-fleet"}, "data": {"policy.toml": text}});
+        let policy = |text: &str| {
+            let text = format!("{POLICY} {text}");
+            json!({"metadata": {"name": "ebbtide-fleet"}, "data": {"policy.toml": text}})
+        };
         world.cluster.create(CONFIG_MAPS, "ebbtide", policy("switches-per-day = 0")).unwrap();
         until("it counts", async || explained(&daemon).await.contains(never)).await;
         world.cluster.patch(CONFIG_MAPS, "ebbtide", "ebbtide-fleet", &policy("switches-per-day = 'ten'")).unwrap();

@@ -48,7 +48,7 @@ fn planned(state: &FleetState, foresee: bool, now: Time) -> (Vec<&'static str>, 
     let policy = Policy { reserve: Reserve { foresee, ..Reserve::default() }, ..Policy::default() };
     let made = plan(&state, &policy, now).unwrap();
     assert_eq!(check(&made, &state, &policy), []);
-    let why = explain::plan(&made);
+    let why = explain::node(&made, &state, &NodeId::new("second").unwrap());
     (made.actions.iter().map(|a| a.what.word()).collect(), format!("{why:?}"))
 }
 

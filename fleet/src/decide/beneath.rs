@@ -91,6 +91,11 @@ impl Beneath {
         }
     }
 
+    /// What devices say of a node's power.
+    pub fn power(&self, node: &NodeId) -> Option<PowerState> {
+        self.bases.get(node).map(|base| base.node.power)
+    }
+
     /// Whether the cluster's word that it hears a node is enough. One that can be switched has to be heard by its agent,
     /// too: without that it can't be powered off in order.
     pub fn is_heard(&self, node: &NodeId) -> bool {

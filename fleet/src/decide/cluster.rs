@@ -63,7 +63,7 @@ pub(super) struct Cluster {
     followed: Followed,
     /// Nodes that are gone: how they were switched and how they boot. What comes back under the same name is the same machine.
     gone: BTreeMap<NodeId, (Time, Vec<Time>, BootModel)>,
-    /// Nodes that were off when the cluster deleted them, since when, with their CPUs in thousandths. They can still be
+    /// Nodes that didn't run when the cluster deleted them, since when, with their CPUs in thousandths. They can still be
     /// woken, and register anew.
     away: BTreeMap<NodeId, (Time, u64)>,
     waiting: BTreeSet<WorkloadId>,
@@ -151,9 +151,9 @@ impl Cluster {
     }
 }
 
-/// Whether a node that its cluster has deleted is one that was powered off and can be woken.
+/// Whether a node that its cluster has deleted is one that doesn't run, and can be woken.
 fn can_come_back(node: &Node) -> bool {
-    node.power == PowerState::Off && node.switchable && node.wake_proven
+    node.power != PowerState::On && node.switchable && node.wake_proven
 }
 
 impl Work {
@@ -174,6 +174,13 @@ impl Work {
         follow(cluster, observer, layer, state);
         cluster.has_new_waiting(state);
         if let Some(beneath) = observer.beneath() {
+            // of those that are away, devices tell
+            for id in cluster.away.keys() {
+                let power = beneath.power(id).filter(|power| state.nodes.get(id).is_some_and(|n| n.power != *power));
+                if let Some(power) = power {
+                    state.apply(at, layer.over(Event::NodePower { node: id.clone(), power }));
+                }
+            }
             for event in beneath.events(at, seen, &|id| state.workloads.contains_key(id)) {
                 state.apply(at, layer.over(event));
             }

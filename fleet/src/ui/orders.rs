@@ -93,7 +93,7 @@ pub(super) fn of_node(node: &str, locked: bool) -> Markup {
 pub(super) fn of_pool(pool: &str, now: PoolMode) -> Markup {
     let modes = [(PoolMode::Observe, "observe"), (PoolMode::Recommend, "recommend"), (PoolMode::Auto, "auto")];
     html! {
-        @for (mode, word) in modes.into_iter().filter(|(mode, _)| *mode != now) {
+        @for (_, word) in modes.into_iter().filter(|(mode, _)| *mode != now) {
             (link("mode", &[("pool", pool), ("mode", word)], word)) " "
         }
     }

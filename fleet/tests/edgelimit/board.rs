@@ -16,9 +16,10 @@ use serde_json::Value;
 
 use crate::pdu::Pdu;
 
-/// The variable with the arguments of an agent, and the test that becomes one.
+/// The variable with the arguments of an agent.
 pub const AGENT: &str = "EBBTIDE_AGENT_OF_BOARD";
-const BECOMES: &str = "the_arguments_of_a_boards_agent_are_understood";
+/// The arguments by which this program becomes an agent, with those of the agent in that variable.
+pub type Agent = &'static [&'static str];
 /// Time between two moments of a board.
 const STEP: Duration = Duration::from_millis(200);
 /// From power to an agent that runs, and to a kubelet that speaks.
@@ -53,6 +54,7 @@ pub struct Board {
     pdu: Pdu,
     cluster: Arc<Cluster>,
     fleet: SocketAddr,
+    becomes: Agent,
     folder: PathBuf,
     state: State,
     boots: u32,
@@ -89,10 +91,10 @@ impl Board {
         name: &str,
         kind: Kind,
         outlet: usize,
-        pdu: &Pdu,
-        cluster: &Arc<Cluster>,
+        (pdu, cluster): (&Pdu, &Arc<Cluster>),
         fleet: SocketAddr,
         folder: &Path,
+        becomes: Agent,
     ) -> Self {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap();
@@ -103,6 +105,7 @@ impl Board {
             pdu: pdu.clone(),
             cluster: Arc::clone(cluster),
             fleet,
+            becomes,
             state: State::Dark,
             boots: 0,
             agent: None,
@@ -174,7 +177,7 @@ impl Board {
         let args = arguments(&self.name, &self.folder.join("root"), &state, self.fleet, idle, full);
         let log = std::fs::File::create(self.folder.join(format!("agent-{}.log", self.boots)))?;
         Ok(Command::new(std::env::current_exe()?)
-            .args(["--exact", BECOMES, "--nocapture"])
+            .args(self.becomes)
             .env(AGENT, args.join("\n"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

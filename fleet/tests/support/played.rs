@@ -128,9 +128,9 @@ fn told(seq: u64, work: Option<&Path>) -> Batch {
 }
 
 /// An agent that streams and does what it is told.
-pub fn agent(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, played: Played) {
-    let address = daemon.at.grpc;
-    tasks.spawn(name, async move {
+pub fn agent(daemon: &Daemon, tasks: &mut Tasks, name: &str, played: Played) {
+    let (address, name) = (daemon.at.grpc, name.to_owned());
+    tasks.spawn(format!("agent of {name}"), async move {
         let Played { on, work, shuts_down } = played;
         let runs = || on.as_ref().is_none_or(|on| on.exists());
         for boot in 1.. {
@@ -140,7 +140,7 @@ pub fn agent(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, played: Pla
             let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?;
             let mut capabilities = vec!["prepare-for-power-off".to_owned()];
             capabilities.extend(shuts_down.then(|| "shut-down".to_owned()));
-            let greeting = v1::Hello { capabilities, ..hello(name, boot) };
+            let greeting = v1::Hello { capabilities, ..hello(&name, boot) };
             // the daemon may be gone, and come again
             let Ok(channel) = endpoint.connect().await else {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -173,7 +173,8 @@ pub fn agent(daemon: &Daemon, tasks: &mut Tasks, name: &'static str, played: Pla
 
 /// What `ebbtide` prints, whether it succeeds or not, and how it ends.
 pub async fn said(daemon: &Daemon, args: &[&str]) -> (Option<i32>, String) {
-    let program: PathBuf = env!("CARGO_BIN_EXE_ebbtide").into();
+    // an example has no programs built beside it
+    let program: PathBuf = option_env!("CARGO_BIN_EXE_ebbtide").expect("built beside tests").into();
     let fleet = format!("http://{}", daemon.at.grpc);
     let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
     let run = move || std::process::Command::new(program).args(["--fleet", &fleet]).args(args).output().unwrap();
