@@ -189,8 +189,13 @@ impl Batcher {
         let same = self.zones.len() == snapshot.zones.len()
             && self.zones.iter().zip(&snapshot.zones).all(|((known, _), view)| Arc::ptr_eq(known, &view.zone));
         if !same {
-            self.zones =
-                snapshot.zones.iter().map(|view| (Arc::clone(&view.zone), Arc::new(zone_info(view)))).collect();
+            let before = std::mem::take(&mut self.zones);
+            let told = |view: &ZoneView| {
+                let new = zone_info(view);
+                let old = before.iter().map(|(_, info)| info).find(|info| info.id == new.id);
+                old.filter(|old| is_as_told(old, &new)).map_or_else(|| Arc::new(new.clone()), Arc::clone)
+            };
+            self.zones = snapshot.zones.iter().map(|view| (Arc::clone(&view.zone), told(view))).collect();
         }
     }
 
@@ -379,6 +384,13 @@ fn plain(text: &str, max: usize) -> String {
     let mut out: String = text.chars().filter(|c| !c.is_control()).collect();
     out.truncate(out.floor_char_boundary(max));
     out
+}
+
+/// Whether a zone is what was told of it. Its expected error is learned and moves a little all the time; each time that
+/// it is told, a series ends and another one begins.
+fn is_as_told(old: &ZoneInfo, new: &ZoneInfo) -> bool {
+    let (told, is) = (u64::from(old.error.ppm()), u64::from(new.error.ppm()));
+    ZoneInfo { error: old.error, ..new.clone() } == *old && is.abs_diff(told) * 5 <= told
 }
 
 fn zone_info(view: &ZoneView) -> ZoneInfo {

@@ -370,13 +370,19 @@ fn pools_are_observed_by_default_and_recommendations_wait_for_approval() {
     b.run(60);
     assert!(b.effects.is_empty());
     let waiting = b.core.operations().find(|o| o.is_live()).unwrap().id;
-    b.ask(Ask::Approve { plan: waiting });
-    b.run(20);
-    assert!(!b.effects.is_empty());
-    // a stale one is not taken up
+    // a stale one is not taken up, and the one that waits goes on waiting
     b.tell(Event::Planned(Box::new(plan_of_old(&b))));
     let last = b.core.operations().last().unwrap();
     assert_eq!(last.state, State::Refused, "{}", last.words);
+    b.ask(Ask::Approve { plan: waiting });
+    b.run(20);
+    assert!(!b.effects.is_empty());
+    // one at a time: what is planned meanwhile is no operation
+    let before = b.core.operations().count();
+    let now = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
+    assert!(!now.is_empty());
+    b.tell(Event::Planned(Box::new(now)));
+    assert_eq!(b.core.operations().count(), before);
 }
 
 #[test]

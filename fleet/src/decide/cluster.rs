@@ -123,13 +123,11 @@ impl Cluster {
                     Event::NodeSeen(node)
                 }
                 Event::NodeSeen(mut node) if self.away.remove(&node.id).is_some() => {
-                    // from off it comes back: that it is on is news, which counts as a switch
-                    let (id, told) = (node.id.clone(), std::mem::replace(&mut node.power, PowerState::Off));
+                    // that it is on is news, which may count as a switch
+                    let before = state.nodes.get(&node.id).map_or(PowerState::Unknown, |old| old.power);
+                    let (id, power) = (node.id.clone(), std::mem::replace(&mut node.power, before));
                     state.apply(at, layer.over(Event::NodeSeen(node)));
-                    if told != PowerState::On {
-                        continue;
-                    }
-                    Event::NodePower { node: id, power: told }
+                    Event::NodePower { node: id, power }
                 }
                 other => other,
             };

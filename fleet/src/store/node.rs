@@ -206,6 +206,7 @@ impl NodeState {
             likely = place + 1;
             let first = Sample { at: moved.first.0, value: moved.first.1, boot };
             let before = last(series, place, boots);
+            let known = known_before(series, place);
             let Some(held) = series.get_mut(place) else { continue };
             let mut own = own.iter().copied();
             if let Some(Step::Known { by, ms }) = before.map(|before| before.step_to(&first)) {
@@ -214,9 +215,9 @@ impl NodeState {
                 let next = own.clone().next().filter(|piece| piece.minute == minute);
                 let (more, more_ms) = next.map_or((0, 0), |piece| (piece.by, u64::from(piece.ms)));
                 own.by_ref().take(usize::from(next.is_some())).for_each(drop);
-                held.add(minute, by.wrapping_add(more), ms + more_ms, recent);
+                held.add(minute, by.wrapping_add(more), ms + more_ms, known, recent);
             }
-            own.for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), recent));
+            own.for_each(|piece| held.add(piece.minute, piece.by, u64::from(piece.ms), known, recent));
             (held.at, held.value, held.boot) = (moved.last.0, moved.last.1, number);
         }
     }
@@ -241,10 +242,11 @@ impl NodeState {
             let (minutes, _) = Rollup::of(&samples, start, MINUTE_MS, AT_ONCE);
             for column in minutes.columns {
                 let Some(place) = find(series, column.series, 0) else { continue };
+                let known = known_before(series, place);
                 let Some(held) = series.get_mut(place) else { continue };
                 for ((minute, by), ms) in (minute(start)..).zip(column.by).zip(column.covered_ms) {
                     if ms > 0 {
-                        held.add(minute, by, ms, recent);
+                        held.add(minute, by, ms, known, recent);
                     }
                 }
             }
@@ -289,9 +291,11 @@ impl Held {
         Self { number, from, identity, described, places, at: 0, value: 0, boot: 0, minute: 0, covered_ms: 0 }
     }
 
-    fn add(&mut self, minute: u32, by: u64, ms: u64, recent: &mut Recent) {
+    /// `known` is how much of which minute is known of the series that this one goes on from: a new description is no
+    /// new beginning.
+    fn add(&mut self, minute: u32, by: u64, ms: u64, known: (u32, u32), recent: &mut Recent) {
         if self.minute != minute {
-            (self.minute, self.covered_ms) = (minute, 0);
+            (self.minute, self.covered_ms) = (minute, if known.0 == minute { known.1 } else { 0 });
         }
         self.covered_ms = self.covered_ms.saturating_add(u32::try_from(ms).unwrap_or(u32::MAX));
         recent.add(self.places, minute, by, u64::from(self.covered_ms));
@@ -304,6 +308,12 @@ fn find(series: &[Held], number: u32, likely: usize) -> Option<usize> {
         return Some(likely);
     }
     series.binary_search_by_key(&number, |held| held.number).ok()
+}
+
+/// How much of which minute is known of the series that this one goes on from.
+fn known_before(series: &[Held], place: usize) -> (u32, u32) {
+    let before = series.get(place).and_then(|held| find(series, held.from, usize::MAX));
+    before.and_then(|place| series.get(place)).map_or((0, 0), |before| (before.minute, before.covered_ms))
 }
 
 /// The last sample of a series, or of the one that it goes on from.

@@ -137,8 +137,16 @@ pub(super) struct Answer<'a> {
     node_covered: BTreeMap<usize, Vec<u64>>,
 }
 
-/// Where a node's series go: by number, the group.
-pub(super) type Slots = HashMap<u32, usize>;
+/// The series that this one goes on from, in any number of steps; itself if it is the first that is known.
+pub(super) fn first_of(series: u32, names: &Names) -> u32 {
+    // a series goes on from one with a lower number, so this ends
+    let before = |series: &u32| names.get(series)?.from.filter(|from| from < series && names.contains_key(from));
+    std::iter::successors(Some(series), before).last().unwrap_or(series)
+}
+
+/// Where a node's series go, by number: the group, and the first of the series that this one goes on from. What is known
+/// of those that follow each other adds up.
+pub(super) type Slots = HashMap<u32, (usize, u32)>;
 
 impl<'a> Answer<'a> {
     pub(super) fn new(question: &'a Question) -> Self {
@@ -177,7 +185,7 @@ impl<'a> Answer<'a> {
             let definition = &named.definition;
             let Some(name) = group(definition, self.question.by, node, &described) else { continue };
             let Some(index) = self.group(name, quality(definition))? else { continue };
-            slots.insert(*series, index);
+            slots.insert(*series, (index, first_of(*series, names)));
             if matches!(self.question.by, GroupBy::Pod | GroupBy::Container | GroupBy::Vm)
                 && let (Some(workload), Some(group)) = (&definition.workload, self.groups.get_mut(index))
             {
@@ -191,20 +199,25 @@ impl<'a> Answer<'a> {
     pub(super) fn add(&mut self, slots: &Slots, rollup: &Rollup) {
         let place = |n: usize| self.question.bucket(rollup.start_ms + n as u64 * rollup.unit_ms);
         let places: Vec<Option<usize>> = (0..rollup.buckets).map(place).collect();
-        // a group is known where any of its series is
-        let mut covered: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        let mut covered: BTreeMap<(usize, u32), Vec<u64>> = BTreeMap::new();
         for column in &rollup.columns {
-            let Some(index) = slots.get(&column.series) else { continue };
+            let Some(place @ (index, _)) = slots.get(&column.series) else { continue };
             let Some(group) = self.groups.get_mut(*index) else { continue };
             for (by, place) in column.by.iter().zip(&places) {
                 if let Some(sum) = place.and_then(|place| group.energy.get_mut(place)) {
                     *sum = sum.saturating_add(*by);
                 }
             }
-            let known = covered.entry(*index).or_insert_with(|| vec![0; rollup.buckets]);
-            known.iter_mut().zip(&column.covered_ms).for_each(|(known, ms)| *known = (*known).max(*ms));
+            let known = covered.entry(*place).or_insert_with(|| vec![0; rollup.buckets]);
+            known.iter_mut().zip(&column.covered_ms).for_each(|(known, ms)| *known += ms);
         }
-        for (index, known) in covered {
+        // a group is known where any of its series is
+        let mut longest: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for ((index, _), known) in covered {
+            let most = longest.entry(index).or_insert_with(|| vec![0; rollup.buckets]);
+            most.iter_mut().zip(known).for_each(|(most, ms)| *most = (*most).max(ms));
+        }
+        for (index, known) in longest {
             for (ms, place) in known.into_iter().zip(&places) {
                 if let Some(place) = place {
                     self.cover(index, *place, ms);
@@ -215,16 +228,20 @@ impl<'a> Answer<'a> {
 
     /// Adds what a node's series sum up to within one bucket.
     pub(super) fn add_totals(&mut self, slots: &Slots, bucket: usize, totals: impl Iterator<Item = (u32, u64, u64)>) {
-        let mut covered: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut covered: BTreeMap<(usize, u32), u64> = BTreeMap::new();
         for (series, energy, ms) in totals {
-            let Some(index) = slots.get(&series) else { continue };
+            let Some(place @ (index, _)) = slots.get(&series) else { continue };
             if let Some(sum) = self.groups.get_mut(*index).and_then(|group| group.energy.get_mut(bucket)) {
                 *sum = sum.saturating_add(energy);
             }
-            let known = covered.entry(*index).or_default();
-            *known = (*known).max(ms);
+            *covered.entry(*place).or_default() += ms;
         }
-        covered.into_iter().for_each(|(index, ms)| self.cover(index, bucket, ms));
+        let mut longest: BTreeMap<usize, u64> = BTreeMap::new();
+        for ((index, _), ms) in covered {
+            let most = longest.entry(index).or_default();
+            *most = (*most).max(ms);
+        }
+        longest.into_iter().for_each(|(index, ms)| self.cover(index, bucket, ms));
     }
 
     /// Adds energy to a group, and time in which it is known.

@@ -9,6 +9,7 @@ use super::codec::{Damaged, Reader, put_column, read_column};
 use super::groups::{Described, group, quality};
 use super::names::Names;
 use super::names::{quality_code, quality_of};
+use super::question::first_of;
 use super::rollup::Rollup;
 
 /// By what sums are kept: all that has few enough groups.
@@ -91,16 +92,21 @@ pub(super) type Sums = HashMap<u32, HashMap<SumKey, Sum>>;
 pub(super) fn add_hour(sums: &mut Sums, hour: u32, node: &NodeId, new: &Rollup, whole: &Rollup, names: &Names) {
     let sums = sums.entry(hour).or_default();
     let nobody = Described::default();
+    // what is known of series that follow each other adds up
+    let mut chains: HashMap<u32, Vec<u64>> = HashMap::new();
+    for column in &whole.columns {
+        let known = chains.entry(first_of(column.series, names)).or_insert_with(|| vec![0; column.covered_ms.len()]);
+        known.iter_mut().zip(&column.covered_ms).for_each(|(known, ms)| *known += ms);
+    }
     for column in &new.columns {
         let Some(named) = names.get(&column.series) else { continue };
-        let Ok(place) = whole.columns.binary_search_by_key(&column.series, |column| column.series) else { continue };
-        let Some(known) = whole.columns.get(place) else { continue };
+        let Some(known) = chains.get(&first_of(column.series, names)) else { continue };
         for by in KINDS {
             let Some(name) = group(&named.definition, by, node, &nobody) else { continue };
             let sum = sums.entry(SumKey { kind: by.into(), name }).or_default();
             sum.energy.iter_mut().zip(&column.by).for_each(|(to, by)| *to = to.wrapping_add(*by));
             // only minutes that this has to do with, so that sums don't depend on what else was sealed
-            for ((to, covered), new) in sum.covered_ms.iter_mut().zip(&known.covered_ms).zip(&column.covered_ms) {
+            for ((to, covered), new) in sum.covered_ms.iter_mut().zip(known).zip(&column.covered_ms) {
                 *to = if *new > 0 { (*to).max(*covered) } else { *to };
             }
             sum.quality = sum.quality.max(quality(&named.definition));

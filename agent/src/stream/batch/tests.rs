@@ -227,3 +227,21 @@ fn frames_are_as_long_as_the_interval_and_only_zones_that_count_are_shared_out()
     let batches: Vec<Batch> = (0..95).filter_map(|_| batcher.take(&machine.pass(&second))).collect();
     assert_eq!(batches.last().unwrap().ticks.len(), 6);
 }
+
+#[test]
+fn an_expected_error_that_moves_a_little_makes_no_new_series() {
+    let mut machine = Machine::new();
+    let mut batcher = Batcher::new(Options::default());
+    let second = Second { silent: [false; 3], joules: [1; 3], run: 0, late_ms: 0, wall_step_ms: 0 };
+    let mut told = |ppm: u32| {
+        let mut zone = (*machine.zones[0].0).clone();
+        zone.error = Ratio::from_ppm(ppm);
+        machine.zones[0].0 = Arc::new(zone);
+        batcher.note_zones(&machine.pass(&second));
+        let (known, info) = &batcher.zones[0];
+        assert_eq!(known.error.ppm(), ppm, "the zone itself is followed");
+        info.error.ppm()
+    };
+    let steps = [20_000, 20_500, 23_900, 16_100, 25_000, 24_000, 500_000];
+    assert_eq!(steps.map(&mut told), [20_000, 20_000, 20_000, 20_000, 25_000, 25_000, 500_000]);
+}

@@ -41,6 +41,10 @@ struct Part {
 }
 
 impl PlanRun {
+    fn is_begun(&self) -> bool {
+        self.parts.iter().any(|part| part.begun)
+    }
+
     pub(super) fn new(plan: &Plan, started: Time) -> Self {
         Self { parts: take_apart(plan), settled: BTreeMap::new(), approved: false, started, inherited: false }
     }
@@ -61,7 +65,8 @@ impl PlanRun {
 
 impl Executor {
     pub(super) fn take_plan(&mut self, world: World<'_>, plan: Box<Plan>) {
-        if plan.is_empty() || self.waits_already(&plan) {
+        // one at a time: what is planned meanwhile is planned again once that one is over
+        if plan.is_empty() || self.waits_already(&plan) || self.plans.values().any(PlanRun::is_begun) {
             return;
         }
         let objection = self.objection(world, &plan);
@@ -85,7 +90,7 @@ impl Executor {
                 p.inputs == plan.inputs && p.actions.iter().map(|a| &a.what).eq(plan.actions.iter().map(|a| &a.what))
             })
         };
-        self.plans.iter().any(|(id, run)| !run.inherited && !run.parts.iter().any(|p| p.begun) && same(id))
+        self.plans.iter().any(|(id, run)| !run.inherited && !run.is_begun() && same(id))
     }
 
     /// Why a plan isn't taken up.
@@ -101,10 +106,6 @@ impl Executor {
         }
         let live: Vec<OperationId> = self.plans.keys().copied().collect();
         for other in live {
-            let idle = self.plans.get(&other).is_some_and(|run| !run.parts.iter().any(|p| p.begun));
-            if !idle {
-                return Some(format!("{other} is being carried out"));
-            }
             self.end_plan(world, other, State::Cancelled, "a newer plan came before it was approved".to_owned());
         }
         None

@@ -254,6 +254,8 @@ impl World {
             if m.faults.never_goes_down <= now {
                 m.power = Power::GoesDown { until: now + 10_000 + now % 25_000 };
                 self.powered(n);
+            } else {
+                self.hangs_on_the_way_down(n);
             }
         }
         Answer::Done

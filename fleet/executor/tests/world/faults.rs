@@ -60,6 +60,19 @@ impl World {
         set(&mut self.machines[n].faults);
     }
 
+    /// A machine that was told to shut down goes on running; mostly without its agent, and at times nobody can ask its
+    /// BMC and its outlet either.
+    pub(crate) fn hangs_on_the_way_down(&mut self, n: usize) {
+        let until = self.machines[n].faults.never_goes_down;
+        match self.rng.below(4) {
+            0 | 1 => self.fault("hangs, agent ended", n, |f| f.agent_silent = until),
+            2 => self.fault("hangs, nothing is heard", n, |f| {
+                (f.agent_silent, f.bmc_dead, f.meter_dead) = (until, until, until);
+            }),
+            _ => self.count("hangs"),
+        }
+    }
+
     fn die(&mut self) {
         if let Some(daemon) = self.leader() {
             self.count("killed at any time");

@@ -46,9 +46,9 @@ impl World {
             Effect::Evict { .. } => self.judge_owner(key, n),
             Effect::OutletOff => {
                 self.judge_owner(key, n);
-                // against two of three that lie in the same way nothing helps
+                // against two that lie in the same way nothing helps, unless the third can speak
                 let m = &self.machines[n];
-                if m.power != Power::Off && m.lies(self.now) < 2 {
+                if m.power != Power::Off && !m.all_lied(self.now.saturating_sub(NEWS_MS)) {
                     self.violate(format!("{key} cuts the power of {node} while it runs"));
                 }
             }

@@ -81,9 +81,11 @@ impl Machine {
         }
     }
 
-    /// Independent signals that lie in favour of off.
-    pub(crate) fn lies(&self, now: u64) -> u32 {
-        u32::from(self.faults.bmc_says_off > now) + u32::from(self.faults.agent_silent > now)
+    /// Whether a machine that runs had to be taken for one that is off: two parties lied in the same way, and the third
+    /// couldn't be asked.
+    pub(crate) fn all_lied(&self, since: u64) -> bool {
+        let f = &self.faults;
+        f.bmc_says_off > since && f.agent_silent > since && f.meter_dead > since
     }
 
     pub(crate) fn sight(&self, now: u64, api: bool, on_it: Vec<WorkloadId>) -> Sight {

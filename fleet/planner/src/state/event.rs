@@ -118,6 +118,7 @@ impl FleetState {
             Event::NodeSeen(mut node) => {
                 if let Some(old) = self.nodes.get(&node.id) {
                     node.switched.clone_from(&old.switched);
+                    node.last = old.was();
                     node.boot = old.boot.clone();
                     if old.power == node.power {
                         node.since = old.since;
@@ -138,10 +139,15 @@ impl FleetState {
             }
             Event::NodePower { node, power } => self.node(&node, |n| {
                 if n.power != power {
-                    // a node that starts out of, or ends in, the dark was switched
-                    if matches!(power, PowerState::Off | PowerState::On) && n.power != PowerState::Unknown {
-                        n.switched.retain(|t| t.ms() + DAY_MS > at.ms());
-                        n.switched.push(at);
+                    if matches!(power, PowerState::Off | PowerState::On) {
+                        // what isn't known of the time between makes it no less of a switch
+                        if n.was().is_some_and(|was| was != power) {
+                            n.switched.retain(|t| t.ms() + DAY_MS > at.ms());
+                            n.switched.push(at);
+                        }
+                        n.last = Some(power);
+                    } else {
+                        n.last = n.was();
                     }
                     n.power = power;
                     n.since = at;

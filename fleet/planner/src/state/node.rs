@@ -86,6 +86,9 @@ pub struct Node {
     /// When it was switched, the latest last; entries of more than a day ago are dropped.
     #[serde(default)]
     pub switched: Vec<Time>,
+    /// Whether it was on or off when that was known for sure last; between both may lie a time in which nobody knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<PowerState>,
 }
 
 fn one() -> u32 {
@@ -117,7 +120,17 @@ impl Node {
             boot: BootModel::default(),
             heard: Time::ZERO,
             switched: Vec::new(),
+            last: None,
         }
+    }
+
+    /// Whether it was on or off before something else is told.
+    pub(crate) fn was(&self) -> Option<PowerState> {
+        self.last.or(match self.power {
+            PowerState::On | PowerState::TurningOff => Some(PowerState::On),
+            PowerState::Off | PowerState::TurningOn => Some(PowerState::Off),
+            PowerState::Unknown => None,
+        })
     }
 
     /// What workloads may use.

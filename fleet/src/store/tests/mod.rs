@@ -381,3 +381,39 @@ fn a_number_that_is_given_to_another_series_is_that_series() {
     let found = totals(&store, &ask(GroupBy::Zone, START, now, 0), now);
     assert_eq!((found["a/package-0"], found["a/dram-0"]), (51, 7));
 }
+
+#[test]
+fn what_is_known_of_a_series_adds_up_over_changes_of_its_description() {
+    let dir = scratch();
+    let store = Store::open(dir.path(), Options::default()).unwrap();
+    let mut connection = Connection::new(&store, "a", 9);
+    // 90 minutes in frames of 10 s; each says something else of how far off the zone may be
+    let frames = (1..=540).map(|seq| {
+        let ticks: Vec<u64> = (0..10).map(|n| START + (seq - 1) * 10_000 + n * 1000).collect();
+        let values: Vec<u64> = ticks.iter().map(|at| 5_000_000 + (at - START) * 1000).collect();
+        let error = Ratio::from_ppm(20_000 + u32::try_from(seq).unwrap());
+        let package = Arc::new(ZoneInfo { error, ..(*zone("package-0", ZoneKind::Package, true)).clone() });
+        let mut batch = batch(seq, 1, ticks);
+        tell(&mut batch, &package, None, 0, &values);
+        connection.record(&batch)
+    });
+    store.commit(&frames.collect::<Vec<_>>()).unwrap();
+    let end = START + 5_400_000;
+    for round in ["fresh", "some in days", "all in days"] {
+        match round {
+            "fresh" => {}
+            "some in days" => drop(store.seal(end, 10).unwrap()),
+            _ => drop(store.seal_all(end).unwrap()),
+        }
+        for by in [GroupBy::Fleet, GroupBy::Node, GroupBy::Component, GroupBy::Zone] {
+            for (step, whole) in [(60_000, 89), (1_800_000, 2), (0, 0)] {
+                let answer = store.energy(&ask(by, START, end, step), end).unwrap();
+                let group = &answer.groups[0];
+                let first = if whole == 0 { 5_399_000 } else { step - 1000 };
+                let known: Vec<u64> = std::iter::once(first).chain(std::iter::repeat_n(step, whole)).collect();
+                assert_eq!(group.covered_ms, known, "{round}, {by:?} each {step}");
+                assert_eq!(group.total_uj, 5_399_000_000);
+            }
+        }
+    }
+}
