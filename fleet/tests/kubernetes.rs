@@ -58,10 +58,10 @@ async fn explained(daemon: &Daemon) -> String {
     said(daemon, &["explain", "node", "edge"]).await.1
 }
 
-/// Waits until that says `text`, half a minute at most.
+/// Waits until that says `text`, a minute or so at most.
 async fn explains(daemon: &Daemon, text: &str) {
     let mut said = String::new();
-    for _ in 0..100 {
+    for _ in 0..250 {
         said = explained(daemon).await;
         if said.contains(text) {
             return;
