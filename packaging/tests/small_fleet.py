@@ -17,7 +17,7 @@ MACHINES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "machines")
 PODS = [("3f8a1c52-7d4e-4b1a-9c66-1b2e9d5f0a71", "web-0", "shop", "web", "a" * 64, "Burstable"),
         ("b71d0e94-2c3f-4f5e-8a17-6e0c4d9b2f38", "batch-0", "jobs", "batch", "b" * 64, "BestEffort")]
 
-# Plays the outlet of `edge`, and its shutdown: `on` is there while it runs, `power` while the outlet gives power.
+# Plays a PDU, and the shutdown of `edge`: `on` is there while it runs, `power` while its outlet gives power.
 RACK = """#!/bin/sh
 cd "${RACK:-$(dirname "$0")}" || exit 1
 if [ -e power ]; then state=on; else state=off; fi
@@ -27,7 +27,8 @@ case "${1:-shut-down}" in
   status) echo "{\\"state\\": \\"$state\\"}" ;;
   on) : > power; : > on ;;
   off) rm -f power on ;;
-  read) echo "{\\"outlets\\": [{\\"id\\": \\"1\\", \\"state\\": \\"$state\\", \\"watts\\": $watts, \\"error-percent\\": 1}]}" ;;
+  read) echo "{\\"outlets\\": [{\\"id\\": \\"1\\", \\"state\\": \\"$state\\", \\"watts\\": $watts, \\"error-percent\\": 1},
+    {\\"id\\": \\"2\\", \\"state\\": \\"on\\", \\"watts\\": 85, \\"error-percent\\": 1}]}" ;;
   *) exit 2 ;;
 esac
 """
@@ -61,6 +62,9 @@ env = {{ RACK = "{folder}" }}
 node = "edge"
 outlets = ["pdu/1"]
 cut = true
+[[feed]]
+node = "base"
+outlets = ["pdu/2"]
 """
 
 INVENTORY = """
@@ -184,11 +188,19 @@ class SmallFleet:
     def seen_by_prometheus(self, expression, patience=60):
         return running.until(f"Prometheus sees {expression}", lambda: self.ask(expression), patience)
 
-    def ask(self, expression, at=None):
-        """Samples that an instant query finds; an error if it is none."""
-        query = urllib.parse.urlencode({"query": expression, **({"time": at} if at else {})})
-        status, text = running.page(f"http://127.0.0.1:{self.port['prometheus']}/api/v1/query?{query}", 10)
-        if status == 0:
+    def ask(self, expression):
+        """What an instant query finds; an error if it is none."""
+        return self._ask("query", query=expression)
+
+    def ask_range(self, expression, since):
+        """What a query finds from `since` to now, second by second."""
+        return self._ask("query_range", query=expression, start=since, end=time.time(), step=1)
+
+    def _ask(self, what, **arguments):
+        url = f"http://127.0.0.1:{self.port['prometheus']}/api/v1/{what}?{urllib.parse.urlencode(arguments)}"
+        status, text = running.page(url, 10)
+        # it isn't up yet
+        if status in (0, 503):
             return []
         if status != 200:
             raise ValueError(json.loads(text).get("error", text) if text.startswith("{") else text)
