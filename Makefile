@@ -43,7 +43,7 @@ test-kubernetes: need-rust ## test against the API server that KUBECONFIG names,
 test-deploy: ## test the Helm chart, the rules for Prometheus and the dashboards for Grafana with real programs, in a Python venv that it makes
 	@for p in python3 prometheus promtool; do command -v $$p >/dev/null 2>&1 || { \
 		$(call say,make test-deploy: $$p is missing; on Debian: apt-get install python3-venv prometheus); exit 1; }; done; \
-	venv="$$(packaging/tests/venv)" || exit 1; \
+	venv="$$(packaging/deploy-tests/venv)" || exit 1; \
 	for part in rules chart confined dashboards; do "$$venv/bin/python" packaging/test-$$part $(PROGRAMS) || exit 1; done
 
 chaos: need-rust ## let everything break around the executor, CHAOS_RUNS times (10000), each time in another way
