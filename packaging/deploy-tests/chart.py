@@ -1,4 +1,5 @@
 """The Helm chart, rendered by helm's own library."""
+
 import os
 
 import helm_python as helm
@@ -37,5 +38,8 @@ def objects(files):
 def cases():
     """Values with which the chart is rendered in tests, by name."""
     folder = os.path.join(documented.ROOT, "packaging", "helm", "cases")
-    named = {name.removesuffix(".yaml"): yaml.safe_load(documented.text("packaging", "helm", "cases", name)) for name in sorted(os.listdir(folder))}
+    named = {
+        name.removesuffix(".yaml"): yaml.safe_load(documented.text("packaging", "helm", "cases", name))
+        for name in sorted(os.listdir(folder))
+    }
     return {"defaults": {}, **named}

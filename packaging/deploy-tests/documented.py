@@ -1,4 +1,5 @@
 """What the documents say: metrics by their tables, rights by their YAML."""
+
 import os
 import re
 
@@ -17,11 +18,13 @@ def metrics():
         for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) \|", text("docs", page), re.M):
             names |= {name, *(name + part for part in ("_bucket", "_sum", "_count") if kind == "histogram")}
     if len(names) < 100:
-        raise SystemExit(f"docs/metrics.md and docs/fleet-metrics.md list only {len(names)} metrics: their form has changed")
+        raise SystemExit(
+            f"docs/metrics.md and docs/fleet-metrics.md list only {len(names)} metrics: their form has changed"
+        )
     return names
 
 
 def metrics_in(expression):
-    """What a PromQL expression reads: words that look like one of the metrics of anybody."""
-    without_labels = re.sub(r'"[^"]*"', '""', expression)
-    return set(re.findall(r"\b(?:(?:ebbtide|kepler|scaph|kubelet|probe)_\w+|[a-z]+:ebbtide_\w+|ebbtide:\w+|\w+:ebbtide_[\w:]+|up)\b(?:[:\w]*)", without_labels))
+    """What a PromQL expression reads: words that look like one of our metrics, or of those that go with them."""
+    words = re.findall(r"[a-z_:][\w:]*", re.sub(r'"[^"]*"', '""', expression))
+    return {word for word in words if word == "up" or re.search(r"(^|:)(ebbtide|kepler|scaph|kubelet|probe)[_:]", word)}

@@ -1,4 +1,5 @@
 """Real programs for the tests: started on ports of their own in a temporary folder, ended with it."""
+
 import contextlib
 import os
 import shutil
@@ -22,11 +23,17 @@ def programs():
     """The folder of the built programs: the first argument, or cargo's; they are built if they aren't there."""
     target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(documented.ROOT, "target")
     folder = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.path.join(target, "debug"))
-    missing = [name for name in ("ebbtide", "ebbtide-agent", "ebbtide-fleet") if not os.path.exists(os.path.join(folder, name))]
+    missing = [
+        name for name in ("ebbtide", "ebbtide-agent", "ebbtide-fleet") if not os.path.exists(os.path.join(folder, name))
+    ]
     if missing and len(sys.argv) > 1:
         sys.exit(f"{folder} has no {', '.join(missing)}")
     if missing:
-        subprocess.run(["cargo", "build", "--locked", "-p", "ebbtide-agent", "-p", "ebbtide-fleet"], cwd=documented.ROOT, check=True)
+        subprocess.run(
+            ["cargo", "build", "--locked", "-p", "ebbtide-agent", "-p", "ebbtide-fleet"],
+            cwd=documented.ROOT,
+            check=True,
+        )
     return folder
 
 
@@ -94,8 +101,14 @@ class Stage:
         """Starts a program; its words go to NAME.log."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("EBBTIDE_")}
         with open(self.path(f"{name}.log"), "w") as log:
-            process = subprocess.Popen(command, cwd=self.folder, env={**clean, **environment}, stdin=subprocess.DEVNULL,
-                                       stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**clean, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         self.running[name] = process
         return process
 

@@ -3,6 +3,7 @@
 `base` has pods, whose names a made-up kubelet tells; `edge` idles, behind an outlet that a script plays, and is powered off by
 an order. Agents, daemon, command line and Prometheus are the real ones.
 """
+
 import http.server
 import json
 import os
@@ -14,8 +15,10 @@ import urllib.parse
 import running
 
 MACHINES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "machines")
-PODS = [("3f8a1c52-7d4e-4b1a-9c66-1b2e9d5f0a71", "web-0", "shop", "web", "a" * 64, "Burstable"),
-        ("b71d0e94-2c3f-4f5e-8a17-6e0c4d9b2f38", "batch-0", "jobs", "batch", "b" * 64, "BestEffort")]
+PODS = [
+    ("3f8a1c52-7d4e-4b1a-9c66-1b2e9d5f0a71", "web-0", "shop", "web", "a" * 64, "Burstable"),
+    ("b71d0e94-2c3f-4f5e-8a17-6e0c4d9b2f38", "batch-0", "jobs", "batch", "b" * 64, "BestEffort"),
+]
 
 # Plays a PDU, and the shutdown of `edge`: `on` is there while it runs, `power` while its outlet gives power.
 RACK = """#!/bin/sh
@@ -109,9 +112,17 @@ scrape_configs:
 
 def kubelet():
     """A kubelet that tells of PODS; the port that it listens on."""
-    pods = [{"metadata": {"uid": uid, "name": pod, "namespace": namespace}, "spec": {"containers": [{"name": name}]},
-             "status": {"qosClass": qos, "containerStatuses": [{"name": name, "containerID": f"containerd://{container}"}]}}
-            for uid, pod, namespace, name, container, qos in PODS]
+    pods = [
+        {
+            "metadata": {"uid": uid, "name": pod, "namespace": namespace},
+            "spec": {"containers": [{"name": name}]},
+            "status": {
+                "qosClass": qos,
+                "containerStatuses": [{"name": name, "containerID": f"containerd://{container}"}],
+            },
+        }
+        for uid, pod, namespace, name, container, qos in PODS
+    ]
     answer = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": pods}).encode()
 
     class Pages(http.server.BaseHTTPRequestHandler):
@@ -146,18 +157,67 @@ class SmallFleet:
         pods = kubelet()
         for node in ("base", "edge"):
             root = stage.path(f"{node}-root")
-            stage.start(f"{node}-machine", [self.program("ebbtide-agent"), "twin", "--scenario", os.path.join(MACHINES, f"{node}.toml"), "--out", root])
-            running.until(f"{node} is there", lambda root=root: os.path.exists(os.path.join(root, "sys/class/powercap")) and os.path.exists(os.path.join(root, "proc/stat")))
-            agent = stage.start(f"{node}-agent", [
-                self.program("ebbtide-agent"), "run", "--root", root, "--node-name", node, "--state", stage.path(f"{node}-state"),
-                "--listen", f"127.0.0.1:{self.port[node]}", "--names", "native,kepler", "--processes", "top:20", "--fleet-workload-interval", "1s",
-                "--kubelet-url", f"http://127.0.0.1:{pods}", "--fleet", f"http://127.0.0.1:{self.port['grpc']}",
-                "--fleet-may-shut-down", "--shut-down-program", stage.path("rack.sh")])
+            stage.start(
+                f"{node}-machine",
+                [
+                    self.program("ebbtide-agent"),
+                    "twin",
+                    "--scenario",
+                    os.path.join(MACHINES, f"{node}.toml"),
+                    "--out",
+                    root,
+                ],
+            )
+            running.until(
+                f"{node} is there",
+                lambda root=root: os.path.exists(os.path.join(root, "sys/class/powercap"))
+                and os.path.exists(os.path.join(root, "proc/stat")),
+            )
+            agent = stage.start(
+                f"{node}-agent",
+                [
+                    self.program("ebbtide-agent"),
+                    "run",
+                    "--root",
+                    root,
+                    "--node-name",
+                    node,
+                    "--state",
+                    stage.path(f"{node}-state"),
+                    "--listen",
+                    f"127.0.0.1:{self.port[node]}",
+                    "--names",
+                    "native,kepler",
+                    "--processes",
+                    "top:20",
+                    "--fleet-workload-interval",
+                    "1s",
+                    "--kubelet-url",
+                    f"http://127.0.0.1:{pods}",
+                    "--fleet",
+                    f"http://127.0.0.1:{self.port['grpc']}",
+                    "--fleet-may-shut-down",
+                    "--shut-down-program",
+                    stage.path("rack.sh"),
+                ],
+            )
             if node == "edge":
                 stage.write("agent.pid", str(agent.pid))
         scrape = stage.write("prometheus.yml", SCRAPE.format(rules=rules, **self.port))
-        stage.start("prometheus", ["prometheus", "--config.file", scrape, "--storage.tsdb.path", stage.path("tsdb"),
-                                   "--web.listen-address", f"127.0.0.1:{self.port['prometheus']}", "--log.level", "warn"])
+        stage.start(
+            "prometheus",
+            [
+                "prometheus",
+                "--config.file",
+                scrape,
+                "--storage.tsdb.path",
+                stage.path("tsdb"),
+                "--web.listen-address",
+                f"127.0.0.1:{self.port['prometheus']}",
+                "--log.level",
+                "warn",
+            ],
+        )
 
     def program(self, name):
         return os.path.join(self.programs, name)
@@ -179,8 +239,10 @@ class SmallFleet:
         """Waits until everything that is to be seen has happened: a plan put forward, then `edge` powered off."""
         running.until("agents stream", lambda: self.metric("http", "ebbtide_fleet_connected_agents 2"))
         running.until("pods have names", lambda: self.metric("base", 'ebbtide_workload_power_watts{kind="pod"'))
-        running.until("there is a plan", lambda: self.metric("http", 'ebbtide_fleet_plan_actions{do="power-off"} 1'), 60)
-        self.seen_by_prometheus('ebbtide_fleet_plan_recommended == 1')
+        running.until(
+            "there is a plan", lambda: self.metric("http", 'ebbtide_fleet_plan_actions{do="power-off"} 1'), 60
+        )
+        self.seen_by_prometheus("ebbtide_fleet_plan_recommended == 1")
         self.operator("power", "off", "edge")
         self.seen_by_prometheus('ebbtide_fleet_operations_ended_total{how="done"} == 1')
         self.seen_by_prometheus('ebbtide_fleet_outlet_state{state="off",node="edge"} == 1')
