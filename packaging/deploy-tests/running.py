@@ -29,6 +29,8 @@ def programs():
     if missing and len(sys.argv) > 1:
         sys.exit(f"{folder} has no {', '.join(missing)}")
     if missing:
+        if not shutil.which("cargo"):
+            sys.exit(f"{folder} has no {', '.join(missing)}, and cargo, which would build them, is missing")
         subprocess.run(
             ["cargo", "build", "--locked", "-p", "ebbtide-agent", "-p", "ebbtide-fleet"],
             cwd=documented.ROOT,
