@@ -1,9 +1,9 @@
 # What one does with this repository; `make` lists it. Each target needs cargo and a C compiler and says so.
 # Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), CHAOS_RUNS (10000), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
-# for `make bench`, see docs/planner.md), PROGRAMS (folder of built programs for `make test-deploy`), and cargo's own, such as CARGO_TARGET_DIR.
+# for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices test-kubernetes test-deploy chaos lint bench fuzz ebpf clean need-rust
+.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -40,12 +40,6 @@ test-kubernetes: need-rust ## test against the API server that KUBECONFIG names,
 		$(call say,make test-kubernetes: the file that KUBECONFIG names can't be read); exit 2; fi; \
 	KUBECONFIG="$$(realpath "$$KUBECONFIG")" cargo test --locked -p ebbtide-kubernetes --test real -- --include-ignored
 
-test-deploy: ## test the Helm chart, the rules for Prometheus and the dashboards for Grafana with real programs, in a Python venv that it makes
-	@for p in python3 prometheus promtool; do command -v $$p >/dev/null 2>&1 || { \
-		$(call say,make test-deploy: $$p is missing; on Debian: apt-get install python3-venv prometheus); exit 1; }; done; \
-	venv="$$(packaging/deploy-tests/venv)" || exit 1; \
-	for part in rules chart confined dashboards $(if $(filter command,$(firstword $(origin KUBECONFIG))),apply); do "$$venv/bin/python" packaging/test-$$part $(PROGRAMS) || exit 1; done
-
 chaos: need-rust ## let everything break around the executor, CHAOS_RUNS times (10000), each time in another way
 	@cargo run --release --locked -q -p ebbtide-executor --example chaos -- --runs "$${CHAOS_RUNS:-10000}"
 
@@ -79,6 +73,17 @@ fuzz: need-rust ## feed random bytes to each parser for FUZZ_SECONDS
 	@command -v c++ >/dev/null 2>&1 || { \
 		$(call say,make fuzz: a C++ compiler is missing; on Debian: apt-get install g++); exit 1; }
 	@fuzz/run
+
+# PROGRAMS: folder of built programs (cargo's debug folder, and they are built if they aren't there). KUBECONFIG, if it is said
+# here: a cluster for tests, whose API server checks the manifests, too.
+.PHONY: test-deploy
+test-deploy: ## test the Helm chart, the rules for Prometheus and the dashboards for Grafana with real programs, in a Python venv that it makes
+	@for p in python3 prometheus promtool; do command -v $$p >/dev/null 2>&1 || { \
+		$(call say,make test-deploy: $$p is missing; on Debian: apt-get install python3-venv prometheus); exit 1; }; done; \
+	venv="$$(packaging/deploy-tests/venv)" || exit 1; \
+	for part in rules chart confined dashboards $(if $(filter command,$(firstword $(origin KUBECONFIG))),apply); do \
+		"$$venv/bin/python" packaging/test-$$part $(PROGRAMS) || exit 1; \
+	done
 
 clean: ## remove what was built, and what fuzzing found
 	@if command -v cargo >/dev/null 2>&1; then cargo clean; fi
