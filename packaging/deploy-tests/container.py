@@ -6,12 +6,16 @@ CAP_PERFMON. The network is this machine's, so that probes can be asked.
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 
 PROFILE = "/usr/share/containers/seccomp.json"  # of podman's package
 BEYOND = {"CAP_BPF": ["bpf"], "CAP_PERFMON": ["perf_event_open"]}
+
+# names of this machine's architecture in the profile
+ARCHITECTURE = {"x86_64": {"amd64"}, "aarch64": {"arm64"}}.get(platform.machine(), {platform.machine()})
 
 
 class Unavailable(Exception):
@@ -26,7 +30,7 @@ def seccomp(capabilities):
     rules = [{"names": sorted(allowed), "action": "SCMP_ACT_ALLOW"}] if allowed else []
     for rule in profile["syscalls"]:
         includes, excludes = rule.get("includes", {}), rule.get("excludes", {})
-        elsewhere = includes.get("arches") and not {"amd64", "x86_64"} & set(includes["arches"])
+        elsewhere = includes.get("arches") and not ARCHITECTURE & set(includes["arches"])
         lacks = set(includes.get("caps", [])) - set(capabilities)
         names = [name for name in rule["names"] if name not in allowed]
         if names and not (elsewhere or lacks or set(excludes.get("caps", [])) & set(capabilities)):
