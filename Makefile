@@ -44,6 +44,17 @@ test-kubernetes: need-rust ## test against the API server that KUBECONFIG names,
 demo: need-rust ## show consolidation and power-down live in a dashboard, on played hardware, until Ctrl-C
 	@exec cargo run --locked -p ebbtide-fleet --example demo
 
+# PROGRAMS: folder of built programs (cargo's debug folder, and they are built if they aren't there). KUBECONFIG, if it is said
+# here: a cluster for tests, whose API server checks the manifests, too.
+.PHONY: test-deploy
+test-deploy: ## test the Helm chart, the rules for Prometheus and the dashboards for Grafana with real programs, in a Python venv that it makes
+	@for p in python3 prometheus promtool; do command -v $$p >/dev/null 2>&1 || { \
+		$(call say,make test-deploy: $$p is missing; on Debian: apt-get install python3-venv prometheus); exit 1; }; done; \
+	venv="$$(packaging/deploy-tests/venv)" || exit 1; \
+	for part in rules chart confined dashboards $(if $(filter command,$(firstword $(origin KUBECONFIG))),apply); do \
+		"$$venv/bin/python" packaging/test-$$part $(PROGRAMS) || exit 1; \
+	done
+
 chaos: need-rust ## let everything break around the executor, CHAOS_RUNS times (10000), each time in another way
 	@cargo run --release --locked -q -p ebbtide-executor --example chaos -- --runs "$${CHAOS_RUNS:-10000}"
 
