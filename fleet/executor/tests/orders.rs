@@ -365,15 +365,15 @@ fn pools_are_observed_by_default_and_recommendations_wait_for_approval() {
     assert!(b.effects.is_empty());
     b.tell(Event::Mode { pool: String::new(), mode: Mode::Recommend });
     b.run(2);
+    // a stale one is not taken up
+    b.tell(Event::Planned(Box::new(plan_of_old(&b))));
+    let last = b.core.operations().last().unwrap();
+    assert_eq!(last.state, State::Refused, "{}", last.words);
     let plan = ebbtide_planner::plan::plan(&b.fleet, &b.policy, b.now).unwrap();
     b.tell(Event::Planned(Box::new(plan)));
     b.run(60);
     assert!(b.effects.is_empty());
     let waiting = b.core.operations().find(|o| o.is_live()).unwrap().id;
-    // a stale one is not taken up, and the one that waits goes on waiting
-    b.tell(Event::Planned(Box::new(plan_of_old(&b))));
-    let last = b.core.operations().last().unwrap();
-    assert_eq!(last.state, State::Refused, "{}", last.words);
     b.ask(Ask::Approve { plan: waiting });
     b.run(20);
     assert!(!b.effects.is_empty());

@@ -175,10 +175,8 @@ impl<'a> Problem<'a> {
         let away = away(&work);
         let prior_samples = spread_doubt(&mut work, policy);
         let node_classes = node_kinds.len();
-        // a part of the fleet doesn't know what room the rest has
-        let whole = facts.nodes.len() == state.nodes.len();
         Self {
-            foreseen: if whole { foreseen(facts) } else { 0.0 },
+            foreseen: foreseen(facts),
             policy,
             state,
             now: facts.now,
@@ -238,10 +236,23 @@ impl<'a> Problem<'a> {
     }
 }
 
+/// Thousandths of a CPU that are free on nodes which are no part of the problem.
+fn room_beside(facts: &Facts<'_>) -> f64 {
+    let state = facts.state;
+    if facts.nodes.len() == state.nodes.len() {
+        return 0.0;
+    }
+    let within: BTreeSet<&NodeId> = facts.nodes.iter().map(|f| &f.node.id).collect();
+    let beside = state.nodes.values().filter(|n| n.power == PowerState::On && !n.cordoned && !within.contains(&n.id));
+    let heard = beside.filter(|n| facts.now.since(n.heard) <= facts.policy.stale_after_s as f64);
+    let free = |n: &Node| n.allocatable().cpu_milli.saturating_sub(state.places.used(&n.id).cpu_milli);
+    heard.map(|n| free(n) as f64).sum()
+}
+
 /// What is foreseen, counted as the policy counts CPU.
 fn foreseen(facts: &Facts<'_>) -> f64 {
     let (state, policy) = (facts.state, facts.policy);
-    let asked = state.foreseen_milli(policy, facts.now);
+    let asked = (state.foreseen_milli(policy, facts.now) - room_beside(facts)).max(0.0);
     if asked <= 0.0 || policy.basis != Basis::Forecast {
         return asked;
     }

@@ -143,10 +143,11 @@ impl FleetState {
         self.workloads.values().filter(|w| !w.per_node).map(|w| w.requests.cpu_milli as f64).sum()
     }
 
-    /// Thousandths of a CPU that will be asked for beyond what is, by the time that any node that is off could be back.
+    /// Thousandths of a CPU that will be asked for beyond what is, by the time that any node that may be off could be
+    /// back, whichever are off now.
     pub fn foreseen_milli(&self, policy: &Policy, now: Time) -> f64 {
-        let off = self.nodes.values().filter(|n| n.power == PowerState::Off && n.switchable && !n.cordoned);
-        let boot_s = off.map(|n| n.boot.seconds(0.95)).fold(0.0, f64::max);
+        let switched = self.nodes.values().filter(|n| n.switchable && !n.cordoned);
+        let boot_s = switched.map(|n| n.boot.seconds(0.95)).fold(0.0, f64::max);
         if !policy.reserve.foresee || self.asked.is_empty() {
             return 0.0;
         }
