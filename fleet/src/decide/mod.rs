@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use ebbtide_kubernetes::watch::Followed;
 use ebbtide_planner::explain;
 use ebbtide_planner::plan::action::Plan;
-use ebbtide_planner::plan::reason::Reason;
+use ebbtide_planner::plan::reason::{Reason, Verdict};
 use ebbtide_planner::plan::{Refusal, plan};
 use ebbtide_planner::policy::Policy;
 use ebbtide_planner::replay::Decision;
@@ -280,10 +280,18 @@ impl Plans {
             if let Err(error) = self.archive.confirm(standing.id, at.ms()) {
                 tracing::warn!("{error}");
             }
-            let standing = Standing { confirmed_ms: at.ms(), took_us, ..standing };
+            let Standing { decision, violations, .. } = standing;
+            let inputs = decision.plan.inputs.clone();
+            drop(decision);
+            if let Some(kept) = &mut *self.standing.write().unwrap_or_else(PoisonError::into_inner) {
+                (kept.confirmed_ms, kept.took_us) = (at.ms(), took_us);
+                // reasons have figures that change; while somebody reads it, it stays as it is
+                if let Some(decision) = Arc::get_mut(&mut kept.decision) {
+                    decision.plan.reasons.clone_from(&made.reasons);
+                }
+            }
             // who acts on it goes by when it was made last
-            self.tell(Plan { inputs: standing.decision.plan.inputs.clone(), ..made }, &standing.violations);
-            *self.standing.write().unwrap_or_else(PoisonError::into_inner) = Some(standing);
+            self.tell(Plan { inputs, ..made }, &violations);
             return;
         }
         let decision = Decision::of(state.clone(), policy.clone(), at, made);
@@ -332,10 +340,16 @@ impl Plans {
 
 /// Whether two plans do the same for the same reasons, figures aside.
 fn says_the_same(a: &Plan, b: &Plan) -> bool {
-    let kinds = |p: &Plan| -> Vec<(String, std::mem::Discriminant<_>)> {
+    let kinds = |p: &Plan| -> Vec<_> {
+        let hold = |verdict: &Verdict| match verdict {
+            Verdict::Held { by } => Some(std::mem::discriminant(by)),
+            _ => None,
+        };
         let kind = |r: &Reason| match r {
-            Reason::Node { node, verdict } => (node.to_string(), std::mem::discriminant(verdict)),
-            Reason::Workload { workload, verdict } => (workload.to_string(), std::mem::discriminant(verdict)),
+            Reason::Node { node, verdict } => (node.to_string(), std::mem::discriminant(verdict), hold(verdict)),
+            Reason::Workload { workload, verdict } => {
+                (workload.to_string(), std::mem::discriminant(verdict), hold(verdict))
+            }
         };
         p.reasons.iter().map(kind).collect()
     };
