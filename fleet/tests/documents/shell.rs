@@ -47,7 +47,10 @@ fn in_block(name: &str, block: &Block) -> Vec<Command> {
         let line = line.trim_start();
         let told = match block.language.as_str() {
             "sh" | "bash" | "shell" => Some(line),
-            "console" => line.strip_prefix("$ ").or_else(|| line.strip_prefix("# ")),
+            // the head of a table may begin with `#`, too
+            "console" => {
+                line.strip_prefix("$ ").or_else(|| line.strip_prefix("# ").filter(|text| !text.starts_with(' ')))
+            }
             "" | "text" if prompted => line.strip_prefix("$ "),
             "" | "text" => Some(line).filter(|line| ours(line)),
             _ => None,
@@ -195,9 +198,9 @@ fn commands_are_told_from_what_they_print() {
     let page = |text: &str| Page { name: "p.md".into(), text: text.into() };
     let found = |text: &str| commands(&page(text)).into_iter().map(|c| (c.at.clone(), c.line(), c.code)).collect::<Vec<_>>();
     let is = |line: usize, text: &str, code| (format!("p.md:{line}"), text.to_owned(), code);
-    assert_eq!(found("```console\n$ ebbtide x \\\n    -y\nebbtide nodes\n2 wrong · exit 3\n# z\n```"), [
+    assert_eq!(found("```console\n$ ebbtide x \\\n    -y\nebbtide nodes\n2 wrong · exit 3\n#  WHAT\n# z\n```"), [
         is(2, "ebbtide x -y", 3),
-        is(6, "z", 0)
+        is(7, "z", 0)
     ]);
     assert_eq!(found("```\nebbtide · vm\nebbtide nodes\nmake up\nmake it so.\n```"), [
         is(3, "ebbtide nodes", 0),
