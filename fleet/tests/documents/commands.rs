@@ -315,12 +315,12 @@ fn misspelt(program: &clap::Command, text: &str) -> Option<String> {
 }
 
 /// A folder in which the commands of a page find what they name.
-struct Home {
+pub(crate) struct Home {
     folder: tempfile::TempDir,
 }
 
 impl Home {
-    fn new(daemon: &Daemon) -> Self {
+    pub(crate) fn new(daemon: &Daemon) -> Self {
         let home = Self { folder: tempfile::tempdir().unwrap() };
         let docs = repository().join("docs");
         let scenario = fs::read_to_string(docs.join("simulator.md")).unwrap();
@@ -425,12 +425,17 @@ async fn fleet() -> (Daemon, Vec<Machine>) {
     (daemon, machines)
 }
 
+/// What `ebbtide` says.
+pub(crate) async fn asked(home: &Home, args: &[&str]) -> Output {
+    let mut process = home.process("ebbtide", args.iter().copied());
+    blocking("ebbtide", move || process.output().unwrap()).await.unwrap()
+}
+
 /// Asks until it is answered, a minute at most.
 async fn succeeds(home: &Home, args: &[&str]) {
     let mut said = String::new();
     for _ in 0..300 {
-        let mut process = home.process("ebbtide", args.iter().copied());
-        let output = blocking("ebbtide", move || process.output().unwrap()).await.unwrap();
+        let output = asked(home, args).await;
         if output.status.success() {
             return;
         }

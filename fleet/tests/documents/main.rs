@@ -7,7 +7,12 @@ mod daemon;
 #[path = "../support/streaming.rs"]
 mod streaming;
 
+#[path = "../../devices/tests/support/agent.rs"]
+#[allow(dead_code, reason = "tests of other crates use the rest of it")]
+mod snmp;
+
 mod commands;
+mod extend;
 mod generated;
 mod links;
 mod pages;
