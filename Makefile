@@ -3,7 +3,7 @@
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
+.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz book ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -65,6 +65,12 @@ bench: need-rust ## measure what agent and fleet daemon cost, and how accurate t
 	@cargo run --release --locked -p ebbtide-bench -- --write
 	@tools/fleet-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
 	@tools/planner-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
+
+book: ## make a site of the documents, in target/book (needs mdbook)
+	@command -v mdbook >/dev/null 2>&1 || { \
+		$(call say,make book: mdbook is missing; get it with: cargo install --locked mdbook); exit 1; }
+	@mdbook build
+	@$(call say,target/book/index.html)
 
 ebpf: ## build the programs for the kernel that the agent carries (needs clang-19)
 	@ebpf/build

@@ -115,6 +115,12 @@ name = 'pdu-1'
 kind = 'command'
 interval = '1s'
 program = '{}/strip'
+
+[[device]]
+name = 'rack5'
+kind = 'command'
+interval = '1s'
+program = '{}/strip'
 ";
 
 const INVENTORY: &str = "
