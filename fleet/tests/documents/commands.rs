@@ -193,7 +193,9 @@ fn every_command_is_known() {
         .lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(target, _)| target)
-        .filter(|target| !target.is_empty() && target.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
+        .filter(|target| {
+            !target.is_empty() && target.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        })
         .collect();
     let packages = packages();
     let mut wrong = Vec::new();
@@ -207,7 +209,11 @@ fn every_command_is_known() {
                 for word in words.iter_mut().filter(|word| *word == "TOKEN") {
                     *word = format!("0a1b2c3d.{}.{}", "0".repeat(32), "0".repeat(64));
                 }
-                definition(program).try_get_matches_from(words).err().filter(|e| e.exit_code() != 0).map(|e| e.to_string())
+                definition(program)
+                    .try_get_matches_from(words)
+                    .err()
+                    .filter(|e| e.exit_code() != 0)
+                    .map(|e| e.to_string())
             }
             "make" => {
                 let goals = command.words[1..].iter().filter(|word| !word.contains('=') && !word.starts_with('-'));
@@ -295,7 +301,8 @@ fn misspelt(program: &clap::Command, text: &str) -> Option<String> {
         } else if let Some(flag) = word.strip_prefix("--") {
             let name = flag.split('=').next().unwrap_or_default();
             let Some(arg) = here.get_arguments().find(|arg| arg.get_long() == Some(name)) else {
-                return (!matches!(name, "help" | "version")).then(|| format!("`{}` has no flag `--{name}`", here.get_name()));
+                return (!matches!(name, "help" | "version"))
+                    .then(|| format!("`{}` has no flag `--{name}`", here.get_name()));
             };
             if arg.get_action().takes_values() && !flag.contains('=') {
                 words.next_if(|word| *word != "|");
@@ -356,7 +363,19 @@ impl Home {
         fs::copy(daemon.folder.path().join("pki/ca.pem"), home.path().join("ca.pem")).unwrap();
         fs::set_permissions(home.path().join("alice-key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
         let at = format!("https://{}", daemon.at.grpc);
-        let set = ["context", "set", "here", "--fleet", &at, "--ca", "ca.pem", "--cert", "alice.pem", "--key", "alice-key.pem"];
+        let set = [
+            "context",
+            "set",
+            "here",
+            "--fleet",
+            &at,
+            "--ca",
+            "ca.pem",
+            "--cert",
+            "alice.pem",
+            "--key",
+            "alice-key.pem",
+        ];
         let output = home.process("ebbtide", set).output().unwrap();
         assert!(output.status.success(), "{}", printed(&output));
         home
@@ -468,7 +487,12 @@ fn commands_of_pages_do_what_pages_say() {
                 count += 1;
                 if output.status.code() != Some(command.code) {
                     let (line, code) = (command.line(), output.status.code());
-                    wrong.push(format!("{}: {line}: {code:?} instead of {}\n{}", command.at, command.code, printed(&output)));
+                    wrong.push(format!(
+                        "{}: {line}: {code:?} instead of {}\n{}",
+                        command.at,
+                        command.code,
+                        printed(&output)
+                    ));
                 }
             }
         }

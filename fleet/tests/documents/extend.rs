@@ -51,14 +51,19 @@ fn a_pdu_is_described_and_read() {
         let text: String = page
             .blocks()
             .into_iter()
-            .filter(|block| block.language == "toml" && block.lines.iter().any(|line| line.contains("rack5") || line.contains("pdu-model")))
+            .filter(|block| {
+                block.language == "toml"
+                    && block.lines.iter().any(|line| line.contains("rack5") || line.contains("pdu-model"))
+            })
             .flat_map(|block| [block.lines.join("\n"), "\n".to_owned()])
             .collect();
-        let config: Config = toml::from_str(&text.replace("pdu-rack5.example", &at)).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let config: Config =
+            toml::from_str(&text.replace("pdu-rack5.example", &at)).unwrap_or_else(|e| panic!("{e}: {text}"));
         config.check().unwrap();
-        let daemon =
-            Daemon::encrypted(|own| (own.device, own.pdu_model, own.feed) = (config.device, config.pdu_model, config.feed))
-                .await;
+        let daemon = Daemon::encrypted(|own| {
+            (own.device, own.pdu_model, own.feed) = (config.device, config.pdu_model, config.feed)
+        })
+        .await;
         let home = Home::new(&daemon);
         for command in ["$ ebbtide device read rack5", "$ ebbtide device list"] {
             let args: Vec<&str> = command.split(' ').skip(2).collect();

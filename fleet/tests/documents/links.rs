@@ -51,7 +51,9 @@ fn wrong_links(pages: &[Page]) -> Vec<String> {
             match file {
                 None => wrong.push(format!("{here} leaves the repository")),
                 Some(file) if ARRIVING.contains(&file.as_str()) => {}
-                Some(file) if !anchors.contains_key(file.as_str()) && !root.join(&file).exists() => wrong.push(format!("{here}: there is no {file}")),
+                Some(file) if !anchors.contains_key(file.as_str()) && !root.join(&file).exists() => {
+                    wrong.push(format!("{here}: there is no {file}"))
+                }
                 Some(file) if page.name.starts_with("docs/") && !file.starts_with("docs/") => {
                     wrong.push(format!("{here} leaves docs/: the book has nothing else, name the file instead"));
                 }

@@ -115,7 +115,8 @@ pub fn without_spans(line: &str) -> String {
 
 #[test]
 fn blocks_prose_and_anchors_are_told_apart() {
-    let text = "# A `b`: c_d\ntext `x`\n- item\n  ```sh\n  run\n  ```\n```\n# no heading\n```\n## A b c_d\n# A b: c_d\n";
+    let text =
+        "# A `b`: c_d\ntext `x`\n- item\n  ```sh\n  run\n  ```\n```\n# no heading\n```\n## A b c_d\n# A b: c_d\n";
     let page = Page { name: "p.md".into(), text: text.into() };
     assert_eq!(page.anchors(), ["a-b-c_d", "a-b-c_d-1", "a-b-c_d-2"]);
     let blocks = page.blocks();

@@ -187,26 +187,34 @@ fn command_lines_are_taken_apart() {
     let words = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
     assert_eq!(
         simple("A=1 sudo ebbtide lock n --why 'a b' ; b \"c \\\" d\" | e && f 2>/dev/null # g"),
-        Some(vec![words(&["ebbtide", "lock", "n", "--why", "a b"]), words(&["b", "c \" d"]), words(&["e"]), words(&["f"])])
+        Some(vec![
+            words(&["ebbtide", "lock", "n", "--why", "a b"]),
+            words(&["b", "c \" d"]),
+            words(&["e"]),
+            words(&["f"])
+        ])
     );
-    assert_eq!(simple("x --key=v \"$(a 'b c')\" ${D}/f > out"), Some(vec![words(&["x", "--key=v", "$(a 'b c')", "${D}/f"])]));
+    assert_eq!(
+        simple("x --key=v \"$(a 'b c')\" ${D}/f > out"),
+        Some(vec![words(&["x", "--key=v", "$(a 'b c')", "${D}/f"])])
+    );
     assert_eq!((simple("a 'b"), simple("# only a comment")), (None, Some(Vec::new())));
 }
 
 #[test]
 fn commands_are_told_from_what_they_print() {
     let page = |text: &str| Page { name: "p.md".into(), text: text.into() };
-    let found = |text: &str| commands(&page(text)).into_iter().map(|c| (c.at.clone(), c.line(), c.code)).collect::<Vec<_>>();
+    let found =
+        |text: &str| commands(&page(text)).into_iter().map(|c| (c.at.clone(), c.line(), c.code)).collect::<Vec<_>>();
     let is = |line: usize, text: &str, code| (format!("p.md:{line}"), text.to_owned(), code);
-    assert_eq!(found("```console\n$ ebbtide x \\\n    -y\nebbtide nodes\n2 wrong · exit 3\n#  WHAT\n# z\n```"), [
-        is(2, "ebbtide x -y", 3),
-        is(7, "z", 0)
-    ]);
-    assert_eq!(found("```\nebbtide · vm\nebbtide nodes\nmake up\nmake it so.\n```"), [
-        is(3, "ebbtide nodes", 0),
-        is(4, "make up", 0),
-        is(5, "make it so.", 0)
-    ]);
+    assert_eq!(
+        found("```console\n$ ebbtide x \\\n    -y\nebbtide nodes\n2 wrong · exit 3\n#  WHAT\n# z\n```"),
+        [is(2, "ebbtide x -y", 3), is(7, "z", 0)]
+    );
+    assert_eq!(
+        found("```\nebbtide · vm\nebbtide nodes\nmake up\nmake it so.\n```"),
+        [is(3, "ebbtide nodes", 0), is(4, "make up", 0), is(5, "make it so.", 0)]
+    );
     assert_eq!(found("```sh\ncat > f <<'EOF'\nebbtide what\nEOF\nmv a b\n```"), [is(2, "cat", 0), is(5, "mv a b", 0)]);
     assert_eq!(found("```toml\na = 1\n```\n```\n$ a\nebbtide nodes\n```"), [is(5, "a", 0)]);
 }
