@@ -82,6 +82,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("ebbtide-agent", "run in the agent's own tests, which have its program"),
     ("ebbtide-fleet serve", "runs until it is stopped; with --dump-config it is run"),
     ("ebbtide-fleet bench", "takes minutes"),
+    ("ebbtide-fleet replay", "takes half a minute; tests/plans.rs replays"),
     ("ebbtide-fleet sim office", "takes a minute without optimisation; fleet/planner tests the scenarios"),
     ("ebbtide-fleet sim flaky", "takes a minute without optimisation; fleet/planner tests the scenarios"),
     ("ebbtide-fleet sim carbon", "takes a minute without optimisation; fleet/planner tests the scenarios"),
