@@ -127,3 +127,30 @@ fn no_page_is_an_orphan() {
         by_name.keys().filter(|name| !found.contains(**name) && **name != "docs/SUMMARY.md").collect();
     assert!(orphans.is_empty(), "no page links to {orphans:?}");
 }
+
+/// A file of the repository that a page names by its whole path is there.
+#[test]
+fn files_that_pages_name_are_there() {
+    let root = pages::repository();
+    let mut named = 0;
+    let mut wrong = Vec::new();
+    for page in pages::all() {
+        for (line, text) in page.prose() {
+            for span in pages::spans(text) {
+                let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+                let top = span.split_once('/').map(|(top, _)| top);
+                let ours = top.is_some_and(|top| {
+                    ["agent", "bench", "docs", "ebpf", "fleet", "fuzz", "proto", "runtime", "tools"].contains(&top)
+                });
+                if plain && ours {
+                    named += 1;
+                    if !root.join(span).exists() && !ARRIVING.contains(&span) {
+                        wrong.push(format!("{}:{line}: there is no {span}", page.name));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(named > 60, "only {named} were found");
+}
