@@ -100,6 +100,9 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("ebbtide cancel", "tests/act.rs cancels"),
 ];
 
+/// The context in which pages are run; they make others, but not of this name.
+const CONTEXT: &str = "of-the-test";
+
 /// Machines that pages speak of; plans are about the last two.
 const NODES: [&str; 5] = ["ru2", "edge-7", "edge2", "edge1", "rack1-n07"];
 
@@ -367,7 +370,7 @@ impl Home {
         let set = [
             "context",
             "set",
-            "here",
+            CONTEXT,
             "--fleet",
             &at,
             "--ca",
@@ -400,7 +403,7 @@ impl Home {
             .env_clear()
             .env("HOME", self.path())
             .env("XDG_CONFIG_HOME", self.path().join("config"))
-            .env("EBBTIDE_CONTEXT", "here")
+            .env("EBBTIDE_CONTEXT", CONTEXT)
             .env("EBBTIDE_FLEET_DATA", self.path().join("DIR"))
             .env("TZ", "UTC")
             .current_dir(self.path())
