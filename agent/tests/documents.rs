@@ -1,7 +1,7 @@
 //! Commands of the agent in the project's pages: those that only look are run, on a machine that the twin plays.
 //! Whether all of them are understood is a test of the fleet daemon's, which has all three programs' definitions.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[path = "../../fleet/tests/documents/pages.rs"]
 mod pages;

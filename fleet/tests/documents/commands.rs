@@ -253,7 +253,7 @@ fn unknown_to_cargo(command: &Command, packages: &[(String, PathBuf)]) -> Option
         let at = command.words.iter().position(|word| word == flag)?;
         command.words.get(at + 1)
     };
-    let Some(name) = after("-p") else { return None };
+    let name = after("-p")?;
     let Some((_, folder)) = packages.iter().find(|(package, _)| package == name) else {
         return Some(format!("there is no package {name}"));
     };
