@@ -3,7 +3,7 @@
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz book ebpf clean need-rust
+.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -66,12 +66,6 @@ bench: need-rust ## measure what agent and fleet daemon cost, and how accurate t
 	@tools/fleet-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
 	@tools/planner-bench.py "$${CARGO_TARGET_DIR:-target}/release/ebbtide-fleet"
 
-book: ## make a site of the documents, in target/book (needs mdbook)
-	@command -v mdbook >/dev/null 2>&1 || { \
-		$(call say,make book: mdbook is missing; get it with: cargo install --locked mdbook); exit 1; }
-	@mdbook build
-	@$(call say,target/book/index.html)
-
 ebpf: ## build the programs for the kernel that the agent carries (needs clang-19)
 	@ebpf/build
 
@@ -83,6 +77,13 @@ fuzz: need-rust ## feed random bytes to each parser for FUZZ_SECONDS
 clean: ## remove what was built, and what fuzzing found
 	@if command -v cargo >/dev/null 2>&1; then cargo clean; fi
 	@rm -rf fuzz/target fuzz/corpus fuzz/artifacts
+
+.PHONY: book
+book: ## make a site of the documents, in target/book (needs mdbook)
+	@command -v mdbook >/dev/null 2>&1 || { \
+		$(call say,make book: mdbook is missing; get it with: cargo install --locked mdbook); exit 1; }
+	@mdbook build
+	@$(call say,target/book/index.html)
 
 need-rust:
 	@command -v cargo >/dev/null 2>&1 || { \
