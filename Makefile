@@ -93,6 +93,13 @@ clean: ## remove what was built, and what fuzzing found
 	@if command -v cargo >/dev/null 2>&1; then cargo clean; fi
 	@rm -rf fuzz/target fuzz/corpus fuzz/artifacts
 
+.PHONY: book
+book: ## make a site of the documents, in target/book (needs mdbook)
+	@command -v mdbook >/dev/null 2>&1 || { \
+		$(call say,make book: mdbook is missing; get it with: cargo install --locked mdbook); exit 1; }
+	@mdbook build
+	@$(call say,target/book/index.html)
+
 need-rust:
 	@command -v cargo >/dev/null 2>&1 || { \
 		$(call say,cargo is missing; get it from https://rustup.rs$(,) which also brings the right version for this repository); exit 1; }

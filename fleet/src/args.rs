@@ -35,7 +35,7 @@ pub enum Command {
     /// Tell what a policy would have saved, had it been on: runs it over what is in a store.
     #[command(after_help = "\
 Examples:
-  ebbtide-fleet backup --to /tmp/copy && ebbtide-fleet replay --from /tmp/copy --inventory inventory.toml
+  ebbtide-fleet backup /tmp/copy && ebbtide-fleet replay --from /tmp/copy --inventory inventory.toml
   ebbtide-fleet replay --from /tmp/copy --inventory inventory.toml --policy careful.toml --since 2026-11-01T00:00:00Z --json")]
     Replay(Replay),
     /// Run the planner on a virtual clock: a scenario from a file, or a shipped one.

@@ -4,18 +4,16 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/streaming.rs"]
+mod streaming;
 
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::{Agent, Daemon, hello, now_ms, run};
 use ebbtide_fleet::decide::Mode;
-use ebbtide_proto::frame::{Batch, Column};
-use ebbtide_proto::series::{Metric, Quality, SeriesKey, WorkloadInfo, ZoneInfo, ZoneKind};
-use ebbtide_proto::{Ratio, WorkloadId, WorkloadKind, ZoneId};
-use ebbtide_runtime::tasks::Tasks;
+use streaming::{Machine, at};
 
 const INVENTORY: &str = "
     [[node]]
@@ -42,72 +40,6 @@ const POLICY: &str = "
     sleep-after-s = 0
     stale-after-s = 30
 ";
-
-/// A machine whose agent tells its watts and the busy CPUs of its containers, twice a second until it is dropped.
-struct Machine {
-    _tasks: Tasks,
-}
-
-impl Machine {
-    async fn start(daemon: &Daemon, name: &str, watts: u64, containers: &'static [(&'static str, u64)]) -> Self {
-        let mut agent = Agent::join(daemon.connect().await, hello(name, 7)).await.unwrap();
-        let began = now_ms();
-        let mut tasks = Tasks::new();
-        tasks.spawn(name.to_owned(), async move {
-            for seq in 1.. {
-                agent.send(&told(seq, began, watts, containers)).await;
-                agent.acked(seq).await?;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Ok(())
-        });
-        Self { _tasks: tasks }
-    }
-}
-
-/// What has been used until now.
-fn told(seq: u64, began: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
-    at(seq, began, now_ms(), watts, containers)
-}
-
-/// What was used from `began` until `now`: watts of one zone, milli-CPUs of containers (`NAME`, or `ID:NAME`) and of the
-/// node.
-fn at(seq: u64, began: u64, now: u64, watts: u64, containers: &[(&str, u64)]) -> Batch {
-    let spent = now - began;
-    let zone = Arc::new(ZoneInfo {
-        id: ZoneId::new("powercap/package-0").unwrap(),
-        name: "package-0".into(),
-        kind: ZoneKind::Package,
-        socket: Some(0),
-        source: "powercap".into(),
-        quality: Quality::Measured,
-        error: Ratio::from_percent(2),
-        counts: true,
-    });
-    let cpu = |workload: Option<WorkloadId>| SeriesKey { metric: Metric::CpuTime, zone: None, workload };
-    let mut series = vec![SeriesKey { metric: Metric::Energy, zone: Some(zone.id.clone()), workload: None }, cpu(None)];
-    let mut values = vec![spent * watts * 1000, spent * 1000 * containers.iter().map(|c| c.1).sum::<u64>()];
-    let mut workloads = Vec::new();
-    for (name, milli) in containers {
-        let (id, name) = name.split_once(':').unwrap_or((name, name));
-        let id = WorkloadId::new(WorkloadKind::Container, id).unwrap();
-        series.push(cpu(Some(id.clone())));
-        values.push(spent * 1000 * milli);
-        workloads.push(Arc::new(WorkloadInfo { id, labels: [("name", name)].into_iter().collect() }));
-    }
-    let columns = (0..series.len()).map(|i| Column { series: u32::try_from(i).unwrap(), first: 0, len: 1 }).collect();
-    Batch {
-        seq,
-        boot: Some("0b6e8a2c-93f5-4a63-9d5e-5a4e3f1c2b7d".parse().unwrap()),
-        ticks: vec![now],
-        series,
-        zones: vec![zone],
-        workloads,
-        columns,
-        values,
-        dropped: None,
-    }
-}
 
 async fn daemon() -> Daemon {
     let folder = tempfile::tempdir().unwrap().keep();

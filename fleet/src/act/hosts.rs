@@ -24,6 +24,8 @@ use crate::power::{FeedConfig, Rack, wake};
 const COMMAND: Duration = Duration::from_secs(20);
 /// An agent may take so long to deliver what it has.
 const GOODBYE: Duration = Duration::from_secs(25);
+/// What an agent told as it left, before its machine is shut down, holds for so long.
+const LEFT: Duration = Duration::from_secs(20);
 /// Readings of devices that are older say nothing of now.
 const OLD: Duration = Duration::from_secs(30);
 /// What a boot is given to show a sign of life before the next way is tried, in seconds, and how often each is.
@@ -104,11 +106,17 @@ impl Hosts {
         }
     }
 
-    /// What runs on a node, if its agent tells; `None` if that isn't known.
+    /// What runs on a node, if its agent tells, or told as it left; `None` if that isn't known.
     fn workloads(&self, node: &NodeId) -> Option<Vec<WorkloadId>> {
+        let now = now_ms();
+        let told = |of: &v1::Node| match of.state() {
+            v1::NodeState::Live => true,
+            v1::NodeState::Gone => Duration::from_millis(now.saturating_sub(of.since_ms)) < LEFT,
+            _ => false,
+        };
         let mut found = None;
-        self.live.loads(now_ms(), |id, load| {
-            if id == node && load.node.state == i32::from(v1::NodeState::Live) {
+        self.live.loads(now, |id, load| {
+            if id == node && told(&load.node) {
                 let placed = load.workloads.iter().filter(|(info, _)| observe::is_placed(info));
                 found = Some(placed.map(|(info, _)| info.id.clone()).collect());
             }

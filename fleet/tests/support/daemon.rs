@@ -62,7 +62,7 @@ impl Daemon {
         let pki = folder.path().join("pki");
         let authority = Authority::init(&pki, false, now_ms()).unwrap();
         let issued =
-            authority.issue(&"ebbtide://fleet".parse().unwrap(), &["127.0.0.1".to_owned()], 1, now_ms()).unwrap();
+            authority.issue(&"ebbtide://fleet".parse().unwrap(), &["127.0.0.1".to_owned()], 90, now_ms()).unwrap();
         let file = |name: &str, text: &str| -> PathBuf {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();

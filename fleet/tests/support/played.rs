@@ -155,11 +155,28 @@ pub fn agent(daemon: &Daemon, tasks: &mut Tasks, name: &str, played: Played) {
                 let wait = tokio::time::timeout(Duration::from_millis(300), agent.answers.message()).await;
                 match wait {
                     Ok(Ok(Some(v1::FleetMessage { kind: Some(v1::fleet_message::Kind::Directive(d)) }))) => {
+                        let leaves = matches!(&d.kind, Some(v1::directive::Kind::PrepareForPowerOff(p)) if !p.stay);
                         if let (Some(v1::directive::Kind::ShutDown(_)), Some(on)) = (d.kind, &on) {
                             std::fs::remove_file(on)?;
                         }
                         let result = v1::DirectiveResult { id: d.id, done: true, text: "all is sent".to_owned() };
                         agent.send_raw(v1::agent_message::Kind::Result(result)).await;
+                        if leaves {
+                            let reason = "power-off".to_owned();
+                            agent.send_raw(v1::agent_message::Kind::Goodbye(v1::Goodbye { reason })).await;
+                            // until the daemon has heard it and ends the stream
+                            let heard = async { while let Ok(Some(_)) = agent.answers.message().await {} };
+                            drop(tokio::time::timeout(Duration::from_secs(2), heard).await);
+                            drop(agent);
+                            // it comes back if its machine is still up after a while
+                            for _ in 0..600 {
+                                if !runs() {
+                                    break;
+                                }
+                                tokio::time::sleep(Duration::from_millis(100)).await;
+                            }
+                            break;
+                        }
                     }
                     Ok(Ok(None) | Err(_)) => break,
                     Ok(Ok(Some(_))) | Err(_) => {}

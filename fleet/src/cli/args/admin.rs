@@ -26,7 +26,7 @@ Examples:
 A token is good for one node, once. Whoever has it can join under that name
 until it ends: treat it as a password.")]
     Create {
-        /// The only node that may use it; without: any node that has no certificate yet
+        /// The only node that may use it; without: any name, also that of a node that is there
         #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
         node: String,
         /// How long it is good for, at most 30d

@@ -51,7 +51,7 @@ async fn create(fleet: &Fleet, node: &str, ttl: Length, dry_run: bool, output: &
         return Err(Failure::usage("a token is good for 30 days at most").next("for example: --ttl 24h"));
     }
     if dry_run {
-        let whom = if node.is_empty() { "any node that has no certificate yet" } else { &node };
+        let whom = if node.is_empty() { "any node" } else { &node };
         output.note(&format!(
             "would make a token for {whom} at {}, good for {}",
             fleet.target.address,

@@ -1,5 +1,4 @@
 //! Documents that are generated from code are what the code says. `EBBTIDE_BLESS=1` writes them anew.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 
@@ -7,6 +6,8 @@ use ebbtide_fleet::config::{Config, KubernetesConfig};
 use ebbtide_fleet::decide::inventory::Inventory;
 use ebbtide_fleet::export::METRICS;
 use ebbtide_planner::policy::{Policy, Reserve, Worth};
+
+use crate::pages;
 
 fn same(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
@@ -32,10 +33,10 @@ fn the_metrics_are_listed() {
 #[test]
 fn the_settings_are_listed() {
     let code = [
-        include_str!("../src/config.rs"),
-        include_str!("../src/act/settings.rs"),
-        include_str!("../src/act/window.rs"),
-        include_str!("../src/act/hooks.rs"),
+        include_str!("../../src/config.rs"),
+        include_str!("../../src/act/settings.rs"),
+        include_str!("../../src/act/window.rs"),
+        include_str!("../../src/act/hooks.rs"),
     ]
     .concat();
     let mut text =
@@ -118,4 +119,20 @@ fn examples_of_plans_can_be_used() {
     assert!(!policy.interlocks.is_empty() && policy.reserve.nodes == 1);
     let worth = Worth { zones: std::collections::BTreeMap::new(), ..policy.worth.clone() };
     assert_eq!(Policy { interlocks: Vec::new(), reserve: Reserve::default(), worth, ..policy }, Policy::default());
+}
+
+/// What other pages show of the daemon's configuration is taken, too.
+#[test]
+fn examples_of_settings_can_be_used() {
+    let mut count = 0;
+    for name in ["quick-start", "observe-to-auto", "operate", "fleet", "devices", "extend"] {
+        let page = pages::all().into_iter().find(|page| page.name == format!("docs/{name}.md")).unwrap();
+        for block in page.blocks().into_iter().filter(|block| block.language == "toml") {
+            let text = block.lines.join("\n");
+            let config: Config = toml::from_str(&text).unwrap_or_else(|e| panic!("{}:{}: {e}", page.name, block.line));
+            config.check().unwrap_or_else(|e| panic!("{}:{}: {e}", page.name, block.line));
+            count += 1;
+        }
+    }
+    assert!(count > 15, "only {count} blocks were found");
 }
