@@ -45,7 +45,9 @@ Files:
                              prints those in force, and where each is from
   /var/lib/ebbtide-agent     totals, learned idle floors, what the fleet was not
                              told yet (spool), certificates (identity)
-  journalctl -u ebbtide-agent   its log";
+  journalctl -u ebbtide-agent   its log
+
+See also: ebbtide-fleet(1), ebbtide(1)";
 
 #[derive(Args, Debug)]
 struct Global {

@@ -28,7 +28,9 @@ Files:
                              --dump-config prints all that there are
   /etc/ebbtide/pki           the authority, if ebbtide pki init made one here
   /var/lib/ebbtide-fleet     the store: measurements, join tokens, who did what
-  journalctl -u ebbtide-fleet   its log";
+  journalctl -u ebbtide-fleet   its log
+
+See also: ebbtide(1), ebbtide-agent(1)";
 
 /// What the daemon can do.
 #[derive(Debug, Subcommand)]

@@ -25,16 +25,15 @@ pub fn write(program: Command, more: &str, folder: &Path) -> io::Result<()> {
 
 /// Writes the page of `command` and of those below it. `above` is the page of the command that it belongs to.
 fn page(command: &Command, above: Option<&str>, source: &str, more: &str, folder: &Path) -> io::Result<()> {
-    let mut pages = Vec::from_iter(above.map(str::to_owned));
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         page(below, Some(&name), source, "", folder)?;
     }
     let usage = command.clone().render_usage().to_string();
     let short = command.clone().override_usage(usage.trim_start_matches("Usage: ").to_owned());
-    let man = Man::new(short).title(name.to_uppercase()).source(source).manual("Ebbtide");
-    let mut text = Vec::new();
-    man.render_title(&mut text)?;
+    let man = Man::new(short);
+    // without a date, which would make each build another
+    let mut text = format!(".TH {} 1 \"\" \"{source}\" Ebbtide\n", name.to_uppercase()).into_bytes();
     man.render_name_section(&mut text)?;
     man.render_synopsis_section(&mut text)?;
     man.render_description_section(&mut text)?;
@@ -46,13 +45,9 @@ fn page(command: &Command, above: Option<&str>, source: &str, more: &str, folder
     let after = after.map(ToString::to_string).unwrap_or_default();
     let mut end = Roff::default();
     sections(&mut end, &format!("{after}\n{more}"));
-    if above.is_none() {
-        pages.extend(command.get_subcommands().filter(|c| !c.is_hide_set()).map(|c| format!("{name}-{}", c.get_name())));
-    }
-    if !pages.is_empty() {
+    if let Some(above) = above {
         end.control("SH", ["SEE ALSO"]);
-        let pages: Vec<String> = pages.iter().map(|page| format!("{page}(1)")).collect();
-        end.text([roman(pages.join(", "))]);
+        end.text([roman(format!("{above}(1)"))]);
     }
     end.to_writer(&mut text)?;
     fs::write(folder.join(format!("{name}.1")), text)

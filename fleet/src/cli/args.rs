@@ -79,7 +79,9 @@ Exit codes:
 pub(super) const MANUAL: &str = "\
 Files:
   ~/.config/ebbtide/config.toml   contexts: which fleets there are, and which one
-                                  is meant";
+                                  is meant
+
+See also: ebbtide-fleet(1), ebbtide-agent(1)";
 
 /// What every command understands.
 #[derive(Args, Debug, Clone)]
