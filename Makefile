@@ -4,7 +4,7 @@
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf packages test-packages image sbom cross-aarch64
+.PHONY: help up test test-devices test-kubernetes chaos lint bench fuzz ebpf packages test-packages image test-image sbom cross-aarch64
 .PHONY: clean need-rust
 MAKEFLAGS += --no-print-directory
 
@@ -84,6 +84,9 @@ test-packages: need-rust ## install, run, upgrade and remove the packages, and w
 
 image: need-rust ## build the container images ebbtide-agent and ebbtide-fleet from static programs
 	@packaging/image
+
+test-image: need-rust ## build the container images, and start them with podman
+	@images="$$(packaging/image)" && packaging/test/image $$images
 
 sbom: need-rust ## tell what the programs are made of, in target/packages/*.cdx.json (CycloneDX)
 	@mkdir -p target/packages
