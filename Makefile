@@ -1,9 +1,11 @@
 # What one does with this repository; `make` lists it. Each target needs cargo and a C compiler and says so.
-# Variables: FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), CHAOS_RUNS (10000), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
+# Variables: EBBTIDE_PROGRAMS (a folder with built programs for `make packages`), EBBTIDE_REGISTRY and CONTAINER_TOOL (for
+# `make image`), FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), CHAOS_RUNS (10000), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-devices test-kubernetes chaos lint bench fuzz ebpf clean need-rust
+.PHONY: help up demo test test-devices test-kubernetes chaos lint bench fuzz ebpf packages test-packages image test-image sbom cross-aarch64
+.PHONY: clean need-rust
 MAKEFLAGS += --no-print-directory
 
 # where rustup puts cargo, also in a shell that was open before
@@ -14,7 +16,7 @@ export FUZZ_TARGETS
 say = printf '%s\n' "$(1)" >&2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-20s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-20s %s\n' "$$t" "$$d"; done
 
 up: need-rust ## build everything, measure this machine, show it in a dashboard, until Ctrl-C
 	@cargo build --release --locked -p ebbtide-agent -p ebbtide-fleet
@@ -88,6 +90,26 @@ fuzz: need-rust ## feed random bytes to each parser for FUZZ_SECONDS
 	@command -v c++ >/dev/null 2>&1 || { \
 		$(call say,make fuzz: a C++ compiler is missing; on Debian: apt-get install g++); exit 1; }
 	@fuzz/run
+
+packages: need-rust ## make .deb and .rpm packages in target/packages
+	@packaging/packages
+
+test-packages: need-rust ## install, run, upgrade and remove the packages, and what lintian and rpmlint say; as root
+	@packaging/test/all
+
+image: need-rust ## build the container images ebbtide-agent and ebbtide-fleet from static programs
+	@packaging/image
+
+test-image: need-rust ## build the container images, and start them with podman
+	@images="$$(packaging/image)" && packaging/test/image $$images
+
+sbom: need-rust ## tell what the programs are made of, in target/packages/*.cdx.json (CycloneDX)
+	@mkdir -p target/packages
+	@for p in ebbtide-agent ebbtide-fleet; do \
+		packaging/sbom $$p "$$(rustc -vV | sed -n 's/^host: //p')" target/packages/$$p.cdx.json && echo target/packages/$$p.cdx.json || exit 1; done
+
+cross-aarch64: need-rust ## build the programs for 64-bit ARM, and start them under qemu-user where that is installed
+	@packaging/cross aarch64
 
 clean: ## remove what was built, and what fuzzing found
 	@if command -v cargo >/dev/null 2>&1; then cargo clean; fi

@@ -38,6 +38,17 @@ Examples:
 Settings: ebbtide-agent run --help. Each is also a key of the file and a variable EBBTIDE_….
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 degraded (check), 4 not permitted.";
 
+/// What the manual page says besides what help says.
+pub const MANUAL: &str = "\
+Files:
+  /etc/ebbtide/agent.toml    settings of the service; ebbtide-agent --dump-config
+                             prints those in force, and where each is from
+  /var/lib/ebbtide-agent     totals, learned idle floors, what the fleet was not
+                             told yet (spool), certificates (identity)
+  journalctl -u ebbtide-agent   its log
+
+See also: ebbtide-fleet(1), ebbtide(1)";
+
 #[derive(Args, Debug)]
 struct Global {
     /// Read settings from this TOML file [env: EBBTIDE_CONFIG]
@@ -57,7 +68,7 @@ enum Verb {
     #[command(after_help = "\
 Examples:
   ebbtide-agent run --listen :9883 --names native,kepler
-  ebbtide-agent run --config /etc/ebbtide-agent/config.toml
+  ebbtide-agent run --config /etc/ebbtide/agent.toml
   EBBTIDE_INTERVAL=5s ebbtide-agent run --processes off
 
 Exit codes: 0 stopped by a signal, 1 failed, 2 usage or configuration, 4 not permitted.")]
@@ -152,6 +163,12 @@ Examples:
     Completion {
         /// The shell
         shell: Shell,
+    },
+    /// Write the manual pages into a folder, for packages
+    #[command(hide = true)]
+    Manual {
+        /// The folder; made if it isn't there
+        folder: PathBuf,
     },
 }
 
@@ -272,6 +289,8 @@ pub enum Command {
         /// JSON.
         json: bool,
     },
+    /// Write the manual pages into this folder.
+    Manual(PathBuf),
     /// Print this text to stdout and exit with 0.
     Print(String),
 }
@@ -379,6 +398,7 @@ where
         _ if global.dump_config => return measure(Box::default(), &Command::Run),
         Some(Verb::Twin(args)) => twin(args)?,
         Some(Verb::Completion { shell }) => Command::Print(completion(shell)),
+        Some(Verb::Manual { folder }) => Command::Manual(folder),
         None => {
             let why = "no command given: try `ebbtide-agent top`, `run`, `check` or `--help`";
             return Err(usage(ErrorKind::MissingSubcommand, why));

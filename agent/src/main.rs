@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::TwinScore { scenario, seed, counters, json } => {
             command::twin::score(scenario.as_deref(), seed, counters, json)
         }
+        Command::Manual(folder) => command::manual(&folder),
         Command::Print(text) => command::print(&text),
     };
     match result {

@@ -249,7 +249,21 @@ fn a_dump_works_with_and_without_a_command_and_names_origins() {
 /// `EBBTIDE_BLESS=1 cargo test -p ebbtide-agent --test config`.
 #[test]
 fn the_reference_is_up_to_date() {
-    generated::assert_current("config.md", &reference::markdown(), "config");
+    generated::assert_current("docs/config.md", &reference::markdown(), "config");
+}
+
+/// The file that packages install changes nothing, and each of its lines can be uncommented.
+#[test]
+fn the_packaged_file_is_up_to_date() {
+    let text = reference::template();
+    generated::assert_current("packaging/config/agent.toml", &text, "config");
+    let (_dir, path) = text_file(&text);
+    assert_eq!(settings(&format!("run --state none --config {path}"), &[]), settings("run --state none", &[]));
+    let keys: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('#')).filter(|l| !l.starts_with(' ')).collect();
+    assert_eq!(keys.len(), reference::settings().len());
+    for key in keys {
+        file::parse(key.as_bytes(), "agent.toml".as_ref()).unwrap_or_else(|e| panic!("{key}: {e}"));
+    }
 }
 
 /// The words and texts of any settings that could be given, by key, as TOML.

@@ -32,7 +32,7 @@ use ebbtide_proto::NodeId;
 /// `EBBTIDE_BLESS=1 cargo test -p ebbtide-agent --test metrics_doc`.
 #[test]
 fn the_reference_is_up_to_date() {
-    generated::assert_current("metrics.md", &reference::markdown(), "metrics_doc");
+    generated::assert_current("docs/metrics.md", &reference::markdown(), "metrics_doc");
 }
 
 /// Counters under the names of others that don't end in `_total`.

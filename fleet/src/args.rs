@@ -21,6 +21,17 @@ pub struct Cli {
     pub verbose: bool,
 }
 
+/// What the manual page says besides what help says.
+pub const MANUAL: &str = "\
+Files:
+  /etc/ebbtide/fleet.toml    settings of the service; ebbtide-fleet serve
+                             --dump-config prints all that there are
+  /etc/ebbtide/pki           the authority, if ebbtide pki init made one here
+  /var/lib/ebbtide-fleet     the store: measurements, join tokens, who did what
+  journalctl -u ebbtide-fleet   its log
+
+See also: ebbtide(1), ebbtide-agent(1)";
+
 /// What the daemon can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -54,6 +65,12 @@ Examples:
     Completion {
         /// bash, zsh, fish, elvish or powershell.
         shell: Shell,
+    },
+    /// Write the manual pages into a folder, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// The folder; made if it isn't there.
+        folder: PathBuf,
     },
 }
 

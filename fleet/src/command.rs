@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use ebbtide_proto::NodeId;
-use ebbtide_runtime::clock;
+use ebbtide_runtime::{clock, manual};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{Backup, Bench, Cli, Command, Export, Folder, Serve};
+use crate::args::{Backup, Bench, Cli, Command, Export, Folder, MANUAL, Serve};
 use crate::config::{Config, ConfigError};
 use crate::serve::control::{self, Request};
 use crate::store::Store;
@@ -34,6 +34,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench { what: Bench::Query(what) } => bench::query(&what).map(|()| ExitCode::SUCCESS),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ebbtide-fleet", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Manual { folder } => {
+            manual::write(Cli::command(), MANUAL, &folder)
+                .with_context(|| format!("can't write manual pages into {}", folder.display()))?;
             Ok(ExitCode::SUCCESS)
         }
     }

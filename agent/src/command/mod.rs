@@ -10,8 +10,12 @@ pub mod twin;
 pub mod zones;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
+use crate::cli;
 use crate::config::Settings;
 use crate::host::{self, HostRoot};
 use crate::sampler::Options;
@@ -69,6 +73,13 @@ pub fn print(text: &str) -> anyhow::Result<Exit> {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
         _ => Ok(Exit::Ok),
     }
+}
+
+/// Writes the manual pages.
+pub fn manual(folder: &Path) -> anyhow::Result<Exit> {
+    let written = ebbtide_runtime::manual::write(cli::command(), cli::MANUAL, folder);
+    written.with_context(|| format!("can't write manual pages into {}", folder.display()))?;
+    Ok(Exit::Ok)
 }
 
 /// Finds the sources that the settings allow; `wall` is where the fleet tells what the machine draws.

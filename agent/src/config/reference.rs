@@ -13,15 +13,15 @@ const EXAMPLES: [(&str, &str); 14] = [
     ("model-idle", "\"8 W\""),
     ("model-full", "\"31 W\""),
     ("idle-floor", "{ package-0 = \"12 W\", dram = \"2 W\" }"),
-    ("web-config", "\"/etc/ebbtide-agent/web.yml\""),
-    ("wall-devices", "\"/etc/ebbtide-agent/outlets.toml\""),
+    ("web-config", "\"/etc/ebbtide/web.yml\""),
+    ("wall-devices", "\"/etc/ebbtide/outlets.toml\""),
     ("kubelet-url", "\"https://127.0.0.1:10250\""),
     ("kubelet-ca", "\"/var/run/secrets/kubernetes.io/serviceaccount/ca.crt\""),
     ("kubelet-token", "\"/var/run/secrets/kubernetes.io/serviceaccount/token\""),
     ("fleet", "\"https://fleet.example:9884\""),
-    ("fleet-ca", "\"/etc/ebbtide-agent/ca.pem\""),
-    ("fleet-cert", "\"/etc/ebbtide-agent/cert.pem\""),
-    ("fleet-key", "\"/etc/ebbtide-agent/key.pem\""),
+    ("fleet-ca", "\"/etc/ebbtide/ca.pem\""),
+    ("fleet-cert", "\"/etc/ebbtide/agent.pem\""),
+    ("fleet-key", "\"/etc/ebbtide/agent-key.pem\""),
     ("shut-down-program", "\"/usr/local/sbin/shut-down\""),
 ];
 
@@ -121,8 +121,38 @@ pub fn annotate(command: Command) -> Command {
 /// The effective configuration as a file that gives it again. `origins` says where each value came from.
 pub fn dump(effective: &Settings, origins: &BTreeMap<String, Origin>) -> String {
     let values = given(&Partial::from(effective));
-    let mut out = format!("# Effective configuration of ebbtide-agent {}.\n", env!("CARGO_PKG_VERSION"));
-    out.push_str("# Use it with --config FILE; what a file leaves out has its default.\n");
+    let head = format!(
+        "# Effective configuration of ebbtide-agent {}.\n# Use it with --config FILE; what a file leaves out has its \
+         default.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    listed(head, |setting| {
+        let key = &setting.key;
+        match (values.get(key), origins.get(key)) {
+            (Some(value), Some(origin)) => format!("{key} = {value}  # {origin}\n"),
+            (Some(value), None) => format!("{key} = {value}  # default\n"),
+            (None, _) => format!("# {key} = {}\n", setting.example),
+        }
+    })
+}
+
+const TEMPLATE: &str = "\
+# Settings of the service ebbtide-agent. All are commented out: what isn't said has its default.
+# A line that begins with #key shows the key with its default. Where it says \"example\" there is none.
+# After a change: systemctl restart ebbtide-agent. What is in force: ebbtide-agent --dump-config --config THIS-FILE
+";
+
+/// A file for `--config` that changes nothing, and says all that could be changed: `packaging/config/agent.toml`.
+pub fn template() -> String {
+    listed(TEMPLATE.to_owned(), |setting| match &setting.default {
+        Some(default) => format!("#{} = {default}\n", setting.key),
+        None => format!("#{} = {}  # example\n", setting.key, setting.example),
+    })
+}
+
+/// All settings with what they do below `head`; `line` is how one is set.
+fn listed(head: String, line: impl Fn(&Setting) -> String) -> String {
+    let mut out = head;
     let mut section = String::new();
     for setting in settings() {
         if setting.section != section {
@@ -131,20 +161,15 @@ pub fn dump(effective: &Settings, origins: &BTreeMap<String, Origin>) -> String 
             section.clone_from(&setting.section);
         }
         out.push('\n');
-        for line in wrapped(&setting.text, 98) {
-            out.push_str(&format!("# {line}\n"));
+        for text in wrapped(&setting.text, 98) {
+            out.push_str(&format!("# {text}\n"));
         }
         if !setting.words.is_empty() && setting.words != ["true", "false"] {
-            for line in wrapped(&format!("Words: {}.", setting.words.join(", ")), 98) {
-                out.push_str(&format!("# {line}\n"));
+            for text in wrapped(&format!("Words: {}.", setting.words.join(", ")), 98) {
+                out.push_str(&format!("# {text}\n"));
             }
         }
-        let key = &setting.key;
-        out.push_str(&match (values.get(key), origins.get(key)) {
-            (Some(value), Some(origin)) => format!("{key} = {value}  # {origin}\n"),
-            (Some(value), None) => format!("{key} = {value}  # default\n"),
-            (None, _) => format!("# {key} = {}\n", setting.example),
-        });
+        out.push_str(&line(&setting));
     }
     out
 }
@@ -163,7 +188,7 @@ An unknown key, a value of the wrong type or out of range, or settings that cont
 exit code 2. An empty variable counts as not given.
 
 ```toml
-# /etc/ebbtide-agent/config.toml
+# /etc/ebbtide/agent.toml
 interval = \"2s\"
 listen = \":9883\"
 names = [\"native\", \"kepler\"]
@@ -276,7 +301,7 @@ mod tests {
         let text = dump(&Settings::default(), &origins);
         assert!(text.contains("\ninterval = \"1s\"  # EBBTIDE_INTERVAL\n"), "{text}");
         assert!(text.contains("\ngzip = true  # default\n"));
-        assert!(text.contains("\n# web-config = \"/etc/ebbtide-agent/web.yml\"\n"));
+        assert!(text.contains("\n# web-config = \"/etc/ebbtide/web.yml\"\n"));
         assert!(text.lines().all(|l| l.chars().count() <= 110));
     }
 }

@@ -75,6 +75,14 @@ Output:
 Exit codes:
   0 ok, 1 failed, 2 usage, 3 degraded (doctor), 4 not permitted, 130 interrupted";
 
+/// What the manual page says besides what help says.
+pub(super) const MANUAL: &str = "\
+Files:
+  ~/.config/ebbtide/config.toml   contexts: which fleets there are, and which one
+                                  is meant
+
+See also: ebbtide-fleet(1), ebbtide-agent(1)";
+
 /// What every command understands.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Options of all commands")]
@@ -346,6 +354,12 @@ Examples:
     Completion {
         /// The shell
         shell: Shell,
+    },
+    /// Write the manual pages into a folder, for packages
+    #[command(hide = true)]
+    Manual {
+        /// The folder; made if it isn't there
+        folder: PathBuf,
     },
     /// Print the version of this program
     Version,

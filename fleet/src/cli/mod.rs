@@ -64,6 +64,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Pki(args) => return command::pki::run(&args, &output),
         Verb::Context(args) => return command::context::run(&args, &global, &output),
         Verb::Completion { shell } => return command::completion(shell, &output),
+        Verb::Manual { folder } => return command::manual(&folder),
         Verb::Version => return command::version(&output),
         verb => verb,
     };
@@ -109,7 +110,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Verb::Cancel(args) => command::control::cancel(&fleet, &args, &output).await,
             Verb::Audit(args) => command::control::audit(&fleet, &args, &output).await,
             Verb::Token(args) => command::token::run(&fleet, &args, &output).await,
-            Verb::Doctor | Verb::Pki(_) | Verb::Context(_) | Verb::Completion { .. } | Verb::Version => Ok(Exit::Ok),
+            Verb::Doctor | Verb::Pki(_) | Verb::Context(_) | Verb::Completion { .. } | Verb::Manual { .. } | Verb::Version => Ok(Exit::Ok),
         }
     })
 }

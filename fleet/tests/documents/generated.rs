@@ -58,20 +58,57 @@ fn the_settings_are_listed() {
         ("RemoteWrite", "[[remote-write]]"),
     ] {
         text.push_str(&format!("\n## {name}\n\n| key | meaning |\n|---|---|\n"));
-        let body = code.split(&format!("pub struct {table} {{")).nth(1).unwrap().split("\n}").next().unwrap();
-        let mut said = Vec::new();
-        for line in body.lines().map(str::trim) {
-            if let Some(doc) = line.strip_prefix("/// ") {
-                said.push(doc);
-            } else if let Some(field) = line.strip_prefix("pub ") {
-                let key = field.split(':').next().unwrap().trim_start_matches("r#").replace('_', "-");
-                text.push_str(&format!("| `{key}` | {} |\n", said.join(" ")));
-                said.clear();
-            }
+        for (key, said) in keys(&code, table) {
+            text.push_str(&format!("| `{key}` | {said} |\n"));
         }
-        assert!(said.is_empty());
     }
     same("fleet-config.md", &text);
+}
+
+/// The keys of a struct of the configuration, with what is said above each.
+fn keys(code: &str, table: &str) -> Vec<(String, String)> {
+    let body = code.split(&format!("pub struct {table} {{")).nth(1).unwrap().split("\n}").next().unwrap();
+    let (mut found, mut said) = (Vec::new(), Vec::new());
+    for line in body.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("/// ") {
+            said.push(doc);
+        } else if let Some(field) = line.strip_prefix("pub ") {
+            let key = field.split(':').next().unwrap().trim_start_matches("r#").replace('_', "-");
+            found.push((key, said.join(" ")));
+            said.clear();
+        }
+    }
+    assert!(said.is_empty());
+    found
+}
+
+/// The file that packages install changes nothing, shows the real defaults, can be uncommented, and has all keys.
+#[test]
+fn the_packaged_file_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/config/fleet.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+    let lines = || text.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' '));
+    let all: Config = toml::from_str(&lines().collect::<Vec<_>>().join("\n")).unwrap();
+    all.check().unwrap();
+    assert!(all.tls.is_some() && all.device.len() == 1 && all.remote_write.len() == 1);
+    // without what is marked as an example, and the tables that need one, the defaults are left
+    let needed = ["[tls]", "[[act.window]]", "[[act.hook]]", "[[device]]", "[[feed]]"];
+    let usual: Vec<_> = lines()
+        .take_while(|line| *line != "[[remote-write]]")
+        .filter(|line| !line.ends_with("# example") && !needed.contains(line))
+        .collect();
+    let usual: Config = toml::from_str(&usual.join("\n")).unwrap();
+    assert_eq!(usual, Config { kubernetes: Some(KubernetesConfig::default()), ..Config::default() });
+    let code = include_str!("../src/config.rs");
+    for table in ["Config", "TlsFiles", "LimitsConfig", "Retention", "PlanConfig", "KubernetesConfig", "RemoteWrite"] {
+        // a file of its own, tables of tables, and what needs a manual
+        let elsewhere = ["pdu-model", "act", "rules"];
+        for (key, _) in keys(code, table).into_iter().filter(|(key, _)| !elsewhere.contains(&key.as_str())) {
+            let shown = lines().any(|l| l.split(" = ").next() == Some(&*key) || l.trim_matches(['[', ']']) == key);
+            assert!(shown, "packaging/config/fleet.toml doesn't show {key} of {table}");
+        }
+    }
 }
 
 /// What docs/acting.md shows can be written so, and its limits are those that hold without a file.
@@ -96,7 +133,7 @@ fn the_settings_of_a_cluster_are_the_usual_ones() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md")).unwrap();
     let block = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let config: Config = toml::from_str(block).unwrap();
-    let usual = KubernetesConfig { kubeconfig: Some("/etc/ebbtide-fleet/kubeconfig".into()), ..Default::default() };
+    let usual = KubernetesConfig { kubeconfig: Some("/etc/ebbtide/kubeconfig".into()), ..Default::default() };
     assert_eq!(config.kubernetes, Some(usual));
 }
 

@@ -17,12 +17,14 @@ pub(super) mod watch;
 pub(super) mod workloads;
 pub(super) mod zones;
 
+use std::path::Path;
+
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use ebbtide_proto::v1;
 use serde::Serialize;
 
-use super::args::Cli;
+use super::args::{Cli, MANUAL};
 use super::failure::{Exit, Failure};
 use super::output::{Answer, Output, Sheet, print};
 use super::table::Tint;
@@ -33,6 +35,14 @@ pub(super) fn completion(shell: Shell, _: &Output) -> Result<Exit, Failure> {
     clap_complete::generate(shell, &mut Cli::command(), "ebbtide", &mut script);
     print(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Ok)
+}
+
+/// Writes the manual pages.
+pub(super) fn manual(folder: &Path) -> Result<Exit, Failure> {
+    match ebbtide_runtime::manual::write(Cli::command(), MANUAL, folder) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) => Err(Failure::new(format!("can't write manual pages into {}: {error}", folder.display()))),
+    }
 }
 
 #[derive(Serialize)]
