@@ -16,7 +16,7 @@ export FUZZ_TARGETS
 say = printf '%s\n' "$(1)" >&2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-20s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r t d; do printf '%-22s %s\n' "$$t" "$$d"; done
 
 up: need-rust ## build everything, measure this machine, show it in a dashboard, until Ctrl-C
 	@cargo build --release --locked -p ebbtide-agent -p ebbtide-fleet

@@ -224,6 +224,13 @@ fn a_node_is_emptied_and_powered_off_and_comes_back_for_a_pod_that_waits() {
             assert!(deeds.iter().any(|d| d.contains(deed)), "{deed}: {deeds:#?}");
         }
 
+        // pods are asked for by their names
+        let web = world.cluster.list(PODS, "default")[0]["metadata"]["name"].as_str().unwrap().to_owned();
+        let (code, text) = said(&daemon, &["explain", "workload", &format!("default/{web}")]).await;
+        assert_eq!(code, Some(0), "{text}");
+        let (_, text) = said(&daemon, &["explain", "workload", "default/nobody"]).await;
+        assert!(text.contains("no workload is called"), "{text}");
+
         // too much for base as it is: nobody asks for a plan
         world.cluster.add_pod("default", "big", "3500m", json!({}), json!({})).unwrap();
         until("it runs on edge", async || world.pods_on("edge") == 1).await;

@@ -138,7 +138,7 @@ impl Plans {
                 .ok()
                 .and_then(|id| explain::node(plan, state, &id))
                 .ok_or_else(|| format!("plan {} knows no node {name:?}; ebbtide nodes lists them", standing.id)),
-            Some(v1::explain_request::Subject::Workload(name)) => workload(state, name)
+            Some(v1::explain_request::Subject::Workload(name)) => workload(state, name, &|id| self.name_of(id))
                 .and_then(|id| explain::workload(plan, state, &id).ok_or_else(|| format!("there is no {id}"))),
             Some(v1::explain_request::Subject::Action(id)) => explain::action(plan, *id)
                 .ok_or_else(|| format!("plan {} has no action {id}: it has {}", standing.id, plan.actions.len())),
@@ -235,14 +235,22 @@ pub(super) fn violations(decision: &Decision) -> Vec<String> {
     check(&decision.plan, &decision.state, &decision.policy).into_iter().map(told).collect()
 }
 
-/// A workload by its id or, if only one is called so, the end of it.
-fn workload(state: &FleetState, name: &str) -> Result<WorkloadId, String> {
+/// A workload by its id, by what people call it (`named`) or, if only one is called so, by a part of either.
+fn workload(
+    state: &FleetState,
+    name: &str,
+    named: &dyn Fn(&WorkloadId) -> Option<String>,
+) -> Result<WorkloadId, String> {
     if let Ok(id) = name.parse::<WorkloadId>()
         && state.workloads.contains_key(&id)
     {
         return Ok(id);
     }
-    let found: Vec<&WorkloadId> = state.workloads.keys().filter(|id| id.to_string().contains(name)).take(6).collect();
+    if let Some(id) = state.workloads.keys().find(|id| named(id).as_deref() == Some(name)) {
+        return Ok(id.clone());
+    }
+    let is_so = |id: &&WorkloadId| id.to_string().contains(name) || named(id).is_some_and(|n| n.contains(name));
+    let found: Vec<&WorkloadId> = state.workloads.keys().filter(is_so).take(6).collect();
     match found.as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(format!("no workload is called {name:?}; ebbtide workloads --by pod lists pods")),

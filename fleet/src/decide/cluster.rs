@@ -195,6 +195,12 @@ impl Plans {
         }
     }
 
+    /// What a pod is called in its cluster, with its namespace; of other workloads nothing is known here.
+    pub(super) fn name_of(&self, id: &WorkloadId) -> Option<String> {
+        let inventory = self.followed.get()?.inventory();
+        inventory.pod(id).map(|((namespace, name), ..)| format!("{namespace}/{name}"))
+    }
+
     /// How the cluster is heard that is followed, if one is.
     pub fn cluster(&self) -> Option<Heard> {
         self.followed.get().map(Heard::of)
