@@ -3,7 +3,14 @@
 //! Four radio units and an edge server hang on a PDU. The fleet daemon, the agents, SNMP, Kubernetes' wire and the
 //! scheduler's questions are real; boards, PDU and API server are played. `fleet/tests/edgelimit` checks the same story.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, dead_code, reason = "a world of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "a world of tests"
+)]
 
 #[path = "../tests/edgelimit/board.rs"]
 mod board;
@@ -64,7 +71,8 @@ fn address(usual: u16) -> SocketAddr {
 }
 
 async fn show() -> anyhow::Result<()> {
-    let world = World::new(&[], |config: &mut Config| (config.grpc, config.http) = (address(9884), address(9885))).await;
+    let world =
+        World::new(&[], |config: &mut Config| (config.grpc, config.http) = (address(9884), address(9885))).await;
     let at = world.daemon.at;
     println!("Four radio units and an edge server, played by this program, and a fleet daemon that may act.");
     println!();
@@ -80,7 +88,10 @@ async fn show() -> anyhow::Result<()> {
     if let Some(told) = ended {
         told?;
         println!();
-        println!("From 85 W to 29 W, and nobody lost anything. Ask why:  ebbtide --fleet http://{} explain node edge1", at.grpc);
+        println!(
+            "From 85 W to 29 W, and nobody lost anything. Ask why:  ebbtide --fleet http://{} explain node edge1",
+            at.grpc
+        );
         println!("It goes on until Ctrl-C.");
         tokio::signal::ctrl_c().await.context("can't wait for Ctrl-C")?;
     }

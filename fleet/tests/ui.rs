@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
+use axum::{Extension, Router};
 use ebbtide_fleet::ingest::Peer;
 use ebbtide_fleet::query::{Order, Queries, QueryError, Visitor};
 use ebbtide_fleet::ui::{self, Dashboard, MAX_LIVE};
@@ -192,8 +192,15 @@ fn attended(role: Role, tasks: &Tasks) -> (Router, Arc<made_up::control::Desk>) 
     let desk = Arc::new(made_up::control::Desk::default());
     let (queries, plans) = (fleet(false), Arc::new(MadeUpPlans::new()));
     let (control, orders) = (Arc::new(made_up::control::MadeUpDeeds), Arc::clone(&desk));
-    let router =
-        ui::router(Dashboard { queries, plans, control, orders, version: "0.1.0", clock: then, stop: tasks.shutdown() });
+    let router = ui::router(Dashboard {
+        queries,
+        plans,
+        control,
+        orders,
+        version: "0.1.0",
+        clock: then,
+        stop: tasks.shutdown(),
+    });
     let visitor = Visitor { name: "ada".to_owned(), role, peer: Peer::default() };
     (router.layer(Extension(visitor)), desk)
 }

@@ -189,7 +189,12 @@ impl Work {
 impl Plans {
     /// Follows a cluster, too; to be said before the first round.
     pub fn follow(&self, followed: Followed) {
-        let cluster = Cluster { followed: followed.clone(), gone: BTreeMap::new(), away: BTreeMap::new(), waiting: BTreeSet::new() };
+        let cluster = Cluster {
+            followed: followed.clone(),
+            gone: BTreeMap::new(),
+            away: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+        };
         if self.followed.set(followed).is_ok() {
             locked(&self.work).cluster = Some(cluster);
         }

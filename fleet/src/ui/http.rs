@@ -102,7 +102,9 @@ impl Failure {
             Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::Refused(Refusal::Senseless(_)) => StatusCode::BAD_REQUEST,
             Self::Refused(Refusal::NotNow(_)) => StatusCode::CONFLICT,
-            Self::Refused(Refusal::Broken(_)) | Self::Query(QueryError::Store(_)) | Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Refused(Refusal::Broken(_)) | Self::Query(QueryError::Store(_)) | Self::Broken => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::Busy | Self::Full => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -191,7 +193,11 @@ fn no_page(shared: &Shared) -> Response {
 
 pub(super) async fn not_allowed(State(shared): State<Arc<Shared>>, method: Method) -> Response {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    let page = trouble(status, &format!("{method} is not possible here."), "Orders are given on the pages of nodes, plans and operations.");
+    let page = trouble(
+        status,
+        &format!("{method} is not possible here."),
+        "Orders are given on the pages of nodes, plans and operations.",
+    );
     let mut answer = page.answer(shared.dashboard.version, status);
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     answer

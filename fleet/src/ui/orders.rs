@@ -176,7 +176,9 @@ fn words(verb: &str, order: &Order) -> Words {
         Order::SetMode { pool, mode } => (
             format!("Let pool {pool:?} {}", mode_word(*mode)),
             match mode {
-                PoolMode::Auto => "Plans for it are carried out as they are made: work is moved and nodes are powered off.",
+                PoolMode::Auto => {
+                    "Plans for it are carried out as they are made: work is moved and nodes are powered off."
+                }
                 PoolMode::Recommend => "Plans for it wait until somebody approves them.",
                 PoolMode::Observe | PoolMode::Unspecified => "Plans for it are only looked at.",
             },

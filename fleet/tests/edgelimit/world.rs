@@ -295,4 +295,3 @@ impl World {
         self.cluster.create(REPLICA_SETS, "mec", mec).unwrap();
     }
 }
-

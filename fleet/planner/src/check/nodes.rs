@@ -87,7 +87,10 @@ pub(super) fn power_off(
     rule(now.since(node.since) < policy.min_on_s as f64, format!("on for {:.0} s only", now.since(node.since)));
     let last = node.switched.last().map(|at| now.since(*at));
     let paid = last.is_none_or(|s| s >= policy.payback_s(node));
-    rule(!paid, format!("switched {:.0} s ago, which takes {:.0} s to pay", last.unwrap_or_default(), policy.payback_s(node)));
+    rule(
+        !paid,
+        format!("switched {:.0} s ago, which takes {:.0} s to pay", last.unwrap_or_default(), policy.payback_s(node)),
+    );
     let today = node.switched.iter().filter(|t| t.ms().saturating_add(DAY_MS) > now.ms()).count();
     rule(today >= policy.switches_per_day as usize, format!("switched {today} times in 24 h"));
     for w in books.on(id).filter(|w| !w.per_node) {
