@@ -110,7 +110,12 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             Verb::Cancel(args) => command::control::cancel(&fleet, &args, &output).await,
             Verb::Audit(args) => command::control::audit(&fleet, &args, &output).await,
             Verb::Token(args) => command::token::run(&fleet, &args, &output).await,
-            Verb::Doctor | Verb::Pki(_) | Verb::Context(_) | Verb::Completion { .. } | Verb::Manual { .. } | Verb::Version => Ok(Exit::Ok),
+            Verb::Doctor
+            | Verb::Pki(_)
+            | Verb::Context(_)
+            | Verb::Completion { .. }
+            | Verb::Manual { .. }
+            | Verb::Version => Ok(Exit::Ok),
         }
     })
 }
