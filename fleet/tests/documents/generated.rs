@@ -100,7 +100,7 @@ fn the_packaged_file_is_up_to_date() {
         .collect();
     let usual: Config = toml::from_str(&usual.join("\n")).unwrap();
     assert_eq!(usual, Config { kubernetes: Some(KubernetesConfig::default()), ..Config::default() });
-    let code = include_str!("../src/config.rs");
+    let code = include_str!("../../src/config.rs");
     for table in ["Config", "TlsFiles", "LimitsConfig", "Retention", "PlanConfig", "KubernetesConfig", "RemoteWrite"] {
         // a file of its own, tables of tables, and what needs a manual
         let elsewhere = ["pdu-model", "act", "rules"];
