@@ -29,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
         queries,
         plans,
         control: Arc::new(made_up::control::MadeUpDeeds),
+        orders: Arc::new(made_up::control::Desk::default()),
         version: env!("CARGO_PKG_VERSION"),
         clock: now,
         stop: tasks.shutdown(),

@@ -397,7 +397,7 @@ fn what_is_known_of_a_series_adds_up_over_changes_of_its_description() {
         tell(&mut batch, &package, None, 0, &values);
         connection.record(&batch)
     });
-    store.commit(&frames.collect::<Vec<_>>()).unwrap();
+    store.commit(frames.collect::<Vec<_>>()).unwrap();
     let end = START + 5_400_000;
     for round in ["fresh", "some in days", "all in days"] {
         match round {
