@@ -39,6 +39,7 @@ fn work_goes_to_the_radio_units_and_the_server_is_there_only_when_it_is_needed()
                 _ => (0, 1),
             };
             assert_eq!(world.server().switched, switched, "off and on, at {}", step.name);
+            println!("{} {} W: {}", step.name, step.watts, step.words);
             steps.push((step.name, step.watts));
         });
         told.await.unwrap_or_else(|why| panic!("{why}"));
