@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 #[path = "support/daemon.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
 mod daemon;
 #[path = "support/played.rs"]
 mod played;
