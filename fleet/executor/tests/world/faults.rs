@@ -64,9 +64,12 @@ impl World {
     /// BMC and its outlet either.
     pub(crate) fn hangs_on_the_way_down(&mut self, n: usize) {
         let until = self.machines[n].faults.never_goes_down;
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 | 1 => self.fault("hangs, agent ended", n, |f| f.agent_silent = until),
-            2 => self.fault("hangs, nothing is heard", n, |f| {
+            2 => self.fault("hangs, agent ended, BMC says off", n, |f| {
+                (f.agent_silent, f.bmc_says_off) = (until, until);
+            }),
+            3 => self.fault("hangs, nothing is heard", n, |f| {
                 (f.agent_silent, f.bmc_dead, f.meter_dead) = (until, until, until);
             }),
             _ => self.count("hangs"),
