@@ -70,6 +70,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("grafana-cli", "needs Grafana"),
     ("git", "needs the repository's history, or a network"),
     ("cargo", "is the build itself: its packages and targets are compared with the workspace below"),
+    ("glibc", "needs programs that were built; `make test-packages` has them"),
     ("mdbook", "the book is built by hand; what it is made of has tests of its own"),
     ("rustup", "changes the machine"),
     ("uname", "only shows the machine"),
