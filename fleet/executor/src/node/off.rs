@@ -184,6 +184,10 @@ pub(crate) fn last_look(op: &Operation, effect: &Effect, sight: &Sight, view: &V
             view.against_off.clone().map_or(Ok(()), Err)
         }
         Effect::OutletOff => {
+            // if all signals are wrong, work that has come is the last sign that it runs
+            if let Some(id) = sight.workloads.iter().flatten().next() {
+                return Err(format!("{id} came to it since"));
+            }
             let heard = signals(op, view, sight);
             if heard.is_off() { Ok(()) } else { Err(format!("it isn't off for sure: {}", heard.words())) }
         }
