@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ebbtide_proto::{NodeId, WorkloadId};
 
 use crate::plan::action::{Action, Do, Plan};
+use crate::policy::{Basis, Policy};
 use crate::state::FleetState;
 use crate::state::node::{Node, PowerState};
 use crate::state::resources::Resources;
@@ -22,6 +23,8 @@ pub(super) struct Used {
 /// The fleet after some actions.
 pub(super) struct Books<'a> {
     state: &'a FleetState,
+    /// Thousandths of a CPU that will be asked for soon.
+    pub(super) foreseen: f64,
     place: BTreeMap<&'a WorkloadId, NodeId>,
     on: BTreeMap<NodeId, BTreeMap<&'a WorkloadId, &'a Workload>>,
     power: BTreeMap<&'a NodeId, PowerState>,
@@ -39,9 +42,11 @@ pub(super) struct Books<'a> {
 }
 
 impl<'a> Books<'a> {
-    pub(super) fn new(state: &'a FleetState) -> Self {
+    pub(super) fn new(plan: &Plan, state: &'a FleetState, policy: &Policy) -> Self {
         let mut books = Self {
             state,
+            // counted in requests: with forecasts it is less
+            foreseen: if policy.basis == Basis::Requests { state.foreseen_milli(policy, plan.at) } else { 0.0 },
             place: BTreeMap::new(),
             on: BTreeMap::new(),
             power: state.nodes.values().map(|n| (&n.id, n.power)).collect(),

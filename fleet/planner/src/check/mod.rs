@@ -38,7 +38,7 @@ pub fn check(plan: &Plan, state: &FleetState, policy: &Policy) -> Vec<Violation>
     if !plan.actions.is_empty() && !state.synced {
         found.push(Violation { action: None, what: "made before inventory was complete".to_owned() });
     }
-    let mut books = Books::new(state);
+    let mut books = Books::new(plan, state, policy);
     let mut seen: BTreeSet<u32> = BTreeSet::new();
     let mut moved: BTreeSet<&WorkloadId> = BTreeSet::new();
     for action in &plan.actions {

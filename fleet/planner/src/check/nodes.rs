@@ -85,12 +85,10 @@ pub(super) fn power_off(
     rule(!node.switchable, "which nothing can switch".to_owned());
     rule(!node.wake_proven, "which nobody has seen wake".to_owned());
     rule(now.since(node.since) < policy.min_on_s as f64, format!("on for {:.0} s only", now.since(node.since)));
-    let last = node.switched.last().map(|at| now.since(*at));
-    let paid = last.is_none_or(|s| s >= policy.payback_s(node));
-    rule(
-        !paid,
-        format!("switched {:.0} s ago, which takes {:.0} s to pay", last.unwrap_or_default(), policy.payback_s(node)),
-    );
+    let (last, pays) = (node.switched.last().map(|at| now.since(*at)), policy.payback_s(node));
+    if let Some(ago) = last {
+        rule(ago < pays, format!("switched {ago:.0} s ago, which takes {pays:.0} s to pay"));
+    }
     let today = node.switched.iter().filter(|t| t.ms().saturating_add(DAY_MS) > now.ms()).count();
     rule(today >= policy.switches_per_day as usize, format!("switched {today} times in 24 h"));
     for w in books.on(id).filter(|w| !w.per_node) {
@@ -110,7 +108,7 @@ pub(super) fn power_off(
     for lock in policy.interlocks.iter().filter(|lock| lock.nodes.matches(node)) {
         rule(breaks(lock, policy, books, id, now), format!("against interlock {}", lock.name));
     }
-    rule(!reserve(state, policy, books, id, now), "so that the reserve is too small".to_owned());
+    rule(!reserve(policy, books, id, now), "so that the reserve is too small".to_owned());
     wrong
 }
 
@@ -120,11 +118,9 @@ fn breaks(lock: &Interlock, policy: &Policy, books: &Books<'_>, off: &NodeId, no
 }
 
 /// Whether enough room is left without the node that goes off.
-fn reserve(state: &FleetState, policy: &Policy, books: &Books<'_>, off: &NodeId, now: Time) -> bool {
+fn reserve(policy: &Policy, books: &Books<'_>, off: &NodeId, now: Time) -> bool {
     let wanted = policy.reserve;
-    // counted in requests: with forecasts it is less
-    let foreseen = if policy.basis == Basis::Requests { state.foreseen_milli(policy, now) } else { 0.0 };
-    if wanted.nodes == 0 && wanted.cpu <= 0.0 && foreseen <= 0.0 {
+    if wanted.nodes == 0 && wanted.cpu <= 0.0 && books.foreseen <= 0.0 {
         return true;
     }
     let mut cpu: Vec<(f64, f64)> = Vec::new();
@@ -143,5 +139,5 @@ fn reserve(state: &FleetState, policy: &Policy, books: &Books<'_>, off: &NodeId,
         let fails: f64 = list.iter().take(wanted.nodes as usize).map(|x| x.1).sum();
         room - used - more + 1e-6 >= fails.max(share * room)
     };
-    holds(&mut cpu, wanted.cpu, foreseen) && holds(&mut memory, 0.0, 0.0)
+    holds(&mut cpu, wanted.cpu, books.foreseen) && holds(&mut memory, 0.0, 0.0)
 }

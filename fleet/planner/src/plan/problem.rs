@@ -252,8 +252,12 @@ fn room_beside(facts: &Facts<'_>) -> f64 {
 /// What is foreseen, counted as the policy counts CPU.
 fn foreseen(facts: &Facts<'_>) -> f64 {
     let (state, policy) = (facts.state, facts.policy);
-    let asked = (state.foreseen_milli(policy, facts.now) - room_beside(facts)).max(0.0);
-    if asked <= 0.0 || policy.basis != Basis::Forecast {
+    let all = state.foreseen_milli(policy, facts.now);
+    if all <= 0.0 {
+        return 0.0;
+    }
+    let asked = (all - room_beside(facts)).max(0.0);
+    if policy.basis != Basis::Forecast {
         return asked;
     }
     let used: f64 = state.workloads.values().filter(|w| !w.per_node).map(Workload::expected_milli).sum();

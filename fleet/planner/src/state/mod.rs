@@ -146,11 +146,11 @@ impl FleetState {
     /// Thousandths of a CPU that will be asked for beyond what is, by the time that any node that may be off could be
     /// back, whichever are off now.
     pub fn foreseen_milli(&self, policy: &Policy, now: Time) -> f64 {
-        let switched = self.nodes.values().filter(|n| n.switchable && !n.cordoned);
-        let boot_s = switched.map(|n| n.boot.seconds(0.95)).fold(0.0, f64::max);
         if !policy.reserve.foresee || self.asked.is_empty() {
             return 0.0;
         }
+        let switched = self.nodes.values().filter(|n| n.switchable && !n.cordoned);
+        let boot_s = switched.map(|n| n.boot.seconds(0.95)).fold(0.0, f64::max);
         self.asked.rise(now, boot_s + SPARE_S, self.asked_milli())
     }
 
