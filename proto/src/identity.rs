@@ -37,6 +37,11 @@ impl Role {
             Self::Admin => "admin",
         }
     }
+
+    /// Why `name`, who has this role, may not do what needs another; `None` if they may.
+    pub fn is_too_little(self, name: &str, needs: Self) -> Option<String> {
+        (self < needs).then(|| format!("{name} has role {self}, this needs {needs}"))
+    }
 }
 
 impl fmt::Display for Role {

@@ -59,11 +59,10 @@ impl Trust {
     /// Lets the call through if its caller has at least `role`.
     fn allow<T>(&self, request: &Request<T>, role: Role) -> Result<Caller, Status> {
         let caller = self.caller(&peer(request)).map_err(Status::unauthenticated)?;
-        if caller.role < role {
-            let text = format!("{} has role {}, this needs {role}", caller.name, caller.role);
-            return Err(Status::permission_denied(text));
+        match caller.role.is_too_little(&caller.name, role) {
+            Some(why) => Err(Status::permission_denied(why)),
+            None => Ok(caller),
         }
-        Ok(caller)
     }
 }
 

@@ -138,7 +138,8 @@ impl Plans {
                 .ok()
                 .and_then(|id| explain::node(plan, state, &id))
                 .ok_or_else(|| format!("plan {} knows no node {name:?}; ebbtide nodes lists them", standing.id)),
-            Some(v1::explain_request::Subject::Workload(name)) => workload(state, name, &|id| self.name_of(id))
+            Some(v1::explain_request::Subject::Workload(name)) => self
+                .workload(state, name)
                 .and_then(|id| explain::workload(plan, state, &id).ok_or_else(|| format!("there is no {id}"))),
             Some(v1::explain_request::Subject::Action(id)) => explain::action(plan, *id)
                 .ok_or_else(|| format!("plan {} has no action {id}: it has {}", standing.id, plan.actions.len())),
@@ -235,22 +236,27 @@ pub(super) fn violations(decision: &Decision) -> Vec<String> {
     check(&decision.plan, &decision.state, &decision.policy).into_iter().map(told).collect()
 }
 
-/// A workload by its id, by what people call it (`named`) or, if only one is called so, by a part of either.
-fn workload(
+/// A workload by its id, by what it is called or, if only one is called so, by a part of either.
+pub(super) fn workload(
     state: &FleetState,
     name: &str,
-    named: &dyn Fn(&WorkloadId) -> Option<String>,
+    called: impl Fn(&WorkloadId) -> Option<String>,
 ) -> Result<WorkloadId, String> {
     if let Ok(id) = name.parse::<WorkloadId>()
         && state.workloads.contains_key(&id)
     {
         return Ok(id);
     }
-    if let Some(id) = state.workloads.keys().find(|id| named(id).as_deref() == Some(name)) {
-        return Ok(id.clone());
+    let mut found = Vec::new();
+    for id in state.workloads.keys() {
+        let called = called(id);
+        if called.as_deref() == Some(name) {
+            return Ok(id.clone());
+        }
+        if found.len() < 6 && (id.to_string().contains(name) || called.is_some_and(|called| called.contains(name))) {
+            found.push(id);
+        }
     }
-    let is_so = |id: &&WorkloadId| id.to_string().contains(name) || named(id).is_some_and(|n| n.contains(name));
-    let found: Vec<&WorkloadId> = state.workloads.keys().filter(is_so).take(6).collect();
     match found.as_slice() {
         [one] => Ok((*one).clone()),
         [] => Err(format!("no workload is called {name:?}; ebbtide workloads --by pod lists pods")),

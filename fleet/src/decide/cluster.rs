@@ -14,6 +14,7 @@ use ebbtide_planner::state::{FleetState, Time};
 use ebbtide_proto::{NodeId, WorkloadId};
 use ebbtide_runtime::tasks::{self, Shutdown};
 
+use super::answer::workload;
 use super::beneath::Theirs;
 use super::observe::{Observer, Sight};
 use super::withheld::Layer;
@@ -63,9 +64,9 @@ pub(super) struct Cluster {
     followed: Followed,
     /// Nodes that are gone: how they were switched and how they boot. What comes back under the same name is the same machine.
     gone: BTreeMap<NodeId, (Time, Vec<Time>, BootModel)>,
-    /// Nodes that didn't run when the cluster deleted them, since when, with their CPUs in thousandths. They can still be
-    /// woken, and register anew.
-    away: BTreeMap<NodeId, (Time, u64)>,
+    /// Nodes that didn't run when the cluster deleted them, and since when. They stay in the state as they were: they can
+    /// still be woken, and register anew.
+    away: BTreeMap<NodeId, Time>,
     waiting: BTreeSet<WorkloadId>,
 }
 
@@ -85,10 +86,10 @@ impl Cluster {
         }
     }
 
-    fn theirs(&self) -> Theirs {
+    fn theirs(&self, state: &FleetState) -> Theirs {
         // in this order: once everything was listed, all nodes are there
         let complete = self.followed.is_complete();
-        let away = self.away.iter().map(|(id, (_, milli))| (id.clone(), *milli));
+        let away = self.away.keys().filter_map(|id| Some((id.clone(), state.nodes.get(id)?.capacity.cpu_milli)));
         let inventory = self.followed.inventory();
         let nodes = away.chain(inventory.nodes().map(|n| (n.id.clone(), n.capacity.cpu_milli))).collect();
         Theirs { nodes, complete, fresh: self.followed.stale().is_empty() }
@@ -106,8 +107,7 @@ impl Cluster {
                 Event::Synced => continue,
                 Event::NodeHeard { node } if !beneath.is_heard(&node) => continue,
                 Event::NodeGone { node } if state.nodes.get(&node).is_some_and(can_come_back) => {
-                    let milli = state.nodes.get(&node).map_or(0, |old| old.capacity.cpu_milli);
-                    self.away.insert(node, (at, milli));
+                    self.away.insert(node, at);
                     continue;
                 }
                 Event::NodeGone { node } => {
@@ -133,7 +133,7 @@ impl Cluster {
             };
             state.apply(at, layer.over(event));
         }
-        for (node, _) in self.away.extract_if(.., |_, (gone, _)| at.since(*gone) >= KEPT_S) {
+        for (node, _) in self.away.extract_if(.., |_, gone| at.since(*gone) >= KEPT_S) {
             state.apply(at, layer.over(Event::NodeGone { node }));
         }
         self.gone.retain(|_, (gone, ..)| at.since(*gone) < KEPT_S);
@@ -159,7 +159,7 @@ impl Work {
     pub(super) fn cluster_round(&mut self, at: Time, seen: &BTreeMap<NodeId, Sight>) {
         let Self { observer, layer, state, cluster: Some(cluster), .. } = self else { return };
         let follow = |cluster: &Cluster, observer: &mut Observer, layer: &mut Layer, state: &mut FleetState| {
-            let theirs = cluster.theirs();
+            let theirs = cluster.theirs(state);
             let gone = {
                 let inventory = cluster.followed.inventory();
                 observer.follow(theirs, seen, &|id| inventory.pod(id).is_some())
@@ -200,10 +200,13 @@ impl Plans {
         }
     }
 
-    /// What a pod is called in its cluster, with its namespace; of other workloads nothing is known here.
-    pub(super) fn name_of(&self, id: &WorkloadId) -> Option<String> {
-        let inventory = self.followed.get()?.inventory();
-        inventory.pod(id).map(|((namespace, name), ..)| format!("{namespace}/{name}"))
+    /// A workload by its id or, if it is a pod of the cluster, by its namespace and name; or by a part of them.
+    pub(super) fn workload(&self, state: &FleetState, name: &str) -> Result<WorkloadId, String> {
+        let inventory = self.followed.get().map(Followed::inventory);
+        workload(state, name, |id| {
+            let ((namespace, name), ..) = inventory.as_ref()?.pod(id)?;
+            Some(format!("{namespace}/{name}"))
+        })
     }
 
     /// How the cluster is heard that is followed, if one is.

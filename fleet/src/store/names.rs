@@ -59,6 +59,13 @@ impl Definition {
     }
 }
 
+/// The series that this one goes on from, in any number of steps; itself if it is the first that is known.
+pub(super) fn first_of(series: u32, names: &Names) -> u32 {
+    // a series goes on from one with a lower number, so this ends
+    let before = |series: &u32| names.get(series)?.from.filter(|from| from < series && names.contains_key(from));
+    std::iter::successors(Some(series), before).last().unwrap_or(series)
+}
+
 /// A chunk that names these series, in ascending order.
 pub fn put_chunk<'a>(series: impl Iterator<Item = (u32, &'a Named)>, to: &mut Vec<u8>) {
     let (mut zones, mut workloads) = (Table::default(), Table::default());

@@ -312,7 +312,8 @@ fn find(series: &[Held], number: u32, likely: usize) -> Option<usize> {
 
 /// How much of which minute is known of the series that this one goes on from.
 fn known_before(series: &[Held], place: usize) -> (u32, u32) {
-    let before = series.get(place).and_then(|held| find(series, held.from, usize::MAX));
+    let from = series.get(place).map(|held| held.from).filter(|from| *from > 0);
+    let before = from.and_then(|from| find(series, from, usize::MAX));
     before.and_then(|place| series.get(place)).map_or((0, 0), |before| (before.minute, before.covered_ms))
 }
 

@@ -9,7 +9,7 @@ use ebbtide_proto::{NodeId, v1::QueryEnergyRequest};
 
 use super::Retention;
 use super::groups::{Described, group, quality};
-use super::names::Names;
+use super::names::{Names, first_of};
 use super::rollup::Rollup;
 use crate::query::QueryError;
 
@@ -135,13 +135,6 @@ pub(super) struct Answer<'a> {
     by_name: HashMap<String, usize>,
     /// Of the node that is being read: by group and bucket, how much is known.
     node_covered: BTreeMap<usize, Vec<u64>>,
-}
-
-/// The series that this one goes on from, in any number of steps; itself if it is the first that is known.
-pub(super) fn first_of(series: u32, names: &Names) -> u32 {
-    // a series goes on from one with a lower number, so this ends
-    let before = |series: &u32| names.get(series)?.from.filter(|from| from < series && names.contains_key(from));
-    std::iter::successors(Some(series), before).last().unwrap_or(series)
 }
 
 /// Where a node's series go, by number: the group, and the first of the series that this one goes on from. What is known

@@ -7,9 +7,7 @@ use ebbtide_proto::{NodeId, v1::GroupBy};
 
 use super::codec::{Damaged, Reader, put_column, read_column};
 use super::groups::{Described, group, quality};
-use super::names::Names;
-use super::names::{quality_code, quality_of};
-use super::question::first_of;
+use super::names::{Names, first_of, quality_code, quality_of};
 use super::rollup::Rollup;
 
 /// By what sums are kept: all that has few enough groups.

@@ -45,12 +45,11 @@ impl Who {
 
     fn allowed(self, order: &Order) -> Result<Visitor, Refusal> {
         let role = order.needs();
-        match self.0 {
-            Some(visitor) if visitor.role >= role => Ok(visitor),
-            Some(Visitor { name, role: has, .. }) => {
-                Err(Refusal::NotPermitted(format!("{name} has role {has}, this needs {role}")))
-            }
-            None => Err(Refusal::NotPermitted(format!("it is not known who asks; this needs {role}"))),
+        let unknown = || Refusal::NotPermitted(format!("it is not known who asks; this needs {role}"));
+        let visitor = self.0.ok_or_else(unknown)?;
+        match visitor.role.is_too_little(&visitor.name, role) {
+            Some(why) => Err(Refusal::NotPermitted(why)),
+            None => Ok(visitor),
         }
     }
 }
