@@ -15,7 +15,7 @@ use ebbtide_executor::settings::Mode;
 use ebbtide_fleet::config::Config;
 use ebbtide_proto::identity::Role;
 use ebbtide_runtime::tasks::Tasks;
-use played::{Machine, Played, agent, said};
+use played::{Machine, Played, agent, configure, said};
 
 const INVENTORY: &str = "
     [[node]]
@@ -79,10 +79,8 @@ fn configured(rack: &Machine, mode: Mode, feeds: &str, acts: &str) -> impl FnOnc
         rack.settings("edge", feeds)
     );
     move |config| {
-        let read: Config = toml::from_str(&text).unwrap();
-        (config.device, config.feed, config.plan, config.act) = (read.device, read.feed, read.plan, read.act);
+        configure(config, toml::from_str(&text).unwrap());
         config.act.pools.insert("compute".to_owned(), mode);
-        config.plain_role = Role::Admin;
     }
 }
 

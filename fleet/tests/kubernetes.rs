@@ -12,14 +12,12 @@ use std::time::Duration;
 
 use daemon::{Daemon, run};
 use ebbtide_executor::settings::Mode;
-use ebbtide_fleet::config::Config;
 use ebbtide_kubernetes::names;
 use ebbtide_kubernetes_twin::extend::Extender;
 use ebbtide_kubernetes_twin::kinds::{BUDGETS, CONFIG_MAPS, EVENTS, LEASES, NODES, PODS, REPLICA_SETS};
 use ebbtide_kubernetes_twin::{ADMIN, Cluster};
-use ebbtide_proto::identity::Role;
 use ebbtide_runtime::tasks::Tasks;
-use played::{Machine, Played, agent, said, until};
+use played::{Machine, Played, agent, configure, said, until};
 use serde_json::{Value, json};
 
 const INVENTORY: &str = "
@@ -131,11 +129,8 @@ impl World {
             self.edge.settings("edge", "bmc = 'bmc'"),
         );
         let daemon = Daemon::plain(move |config| {
-            let read: Config = toml::from_str(&text).unwrap();
-            (config.device, config.feed, config.plan, config.act) = (read.device, read.feed, read.plan, read.act);
-            config.kubernetes = read.kubernetes;
+            configure(config, toml::from_str(&text).unwrap());
             config.act.pools.insert("compute".to_owned(), mode);
-            config.plain_role = Role::Admin;
         })
         .await;
         agent(&daemon, &mut self.tasks, "edge", Played { on: Some(self.edge.on()), ..Played::default() });

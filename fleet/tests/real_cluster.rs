@@ -14,9 +14,7 @@ use std::time::Duration;
 
 use daemon::{Daemon, now_ms, run};
 use ebbtide_executor::settings::Mode;
-use ebbtide_fleet::config::Config;
 use ebbtide_kubernetes::connect;
-use ebbtide_proto::identity::Role;
 use ebbtide_runtime::tasks::Tasks;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Binding, Namespace, Node, Pod};
@@ -25,7 +23,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
-use played::{Machine, Played, agent, said, until};
+use played::{Machine, Played, agent, configure, said, until};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -196,11 +194,8 @@ async fn daemon_in(own: &Own, kubeconfig: &Path, edge: &Machine, tasks: &mut Tas
     );
     let pool = own.name.clone();
     let daemon = Daemon::plain(move |config| {
-        let read: Config = toml::from_str(&text).unwrap();
-        (config.device, config.feed, config.plan, config.act) = (read.device, read.feed, read.plan, read.act);
-        config.kubernetes = read.kubernetes;
+        configure(config, toml::from_str(&text).unwrap());
         config.act.pools.insert(pool, Mode::Observe);
-        config.plain_role = Role::Admin;
     })
     .await;
     agent(&daemon, tasks, &on, Played { on: Some(edge.on()), ..Played::default() });

@@ -13,14 +13,13 @@ use ebbtide_fleet::config::Config;
 use ebbtide_kubernetes_twin::extend::Extender;
 use ebbtide_kubernetes_twin::kinds::{NODES, PODS, REPLICA_SETS};
 use ebbtide_kubernetes_twin::{ADMIN, Cluster};
-use ebbtide_proto::identity::Role;
 use ebbtide_runtime::tasks::Tasks;
 use serde_json::{Value, json};
 
 use crate::board::{Agent, Board, Kind};
 use crate::daemon::Daemon;
 use crate::pdu::{Outlet, Pdu};
-use crate::played::{said, until};
+use crate::played::{configure, said, until};
 use crate::snmp;
 
 const RADIO_UNIT: Kind = Kind { cpus: 4, watts: (7.0, 8.0) };
@@ -159,8 +158,7 @@ impl World {
         std::fs::write(folder.path().join("kubeconfig"), cluster.kubeconfig(ADMIN)).unwrap();
         let read = settings(folder.path(), &address);
         let daemon = Daemon::plain(move |config| {
-            (config.device, config.feed, config.plan, config.act) = (read.device, read.feed, read.plan, read.act);
-            (config.kubernetes, config.plain_role) = (read.kubernetes, Role::Admin);
+            configure(config, read);
             change(config);
         })
         .await;

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ebbtide_fleet::config::Config;
 use ebbtide_proto::frame::{Batch, Column};
+use ebbtide_proto::identity::Role;
 use ebbtide_proto::series::{Metric, SeriesKey, WorkloadInfo};
 use ebbtide_proto::{WorkloadId, WorkloadKind, v1};
 use ebbtide_runtime::tasks::Tasks;
@@ -125,6 +127,12 @@ fn told(seq: u64, work: Option<&Path>) -> Batch {
         batch.values.push(seq * 1000);
     }
     batch
+}
+
+/// Gives a daemon the hardware, the plans, the cluster and the rules for acting that `read` has; whoever asks may do anything.
+pub fn configure(config: &mut Config, read: Config) {
+    (config.device, config.feed, config.plan, config.act) = (read.device, read.feed, read.plan, read.act);
+    (config.kubernetes, config.plain_role) = (read.kubernetes, Role::Admin);
 }
 
 /// An agent that streams and does what it is told.
