@@ -138,9 +138,13 @@ static __always_inline __u64 resident(struct task_struct *t)
 
 	if (!mm)
 		return 0;
-	if (field_exists(old->rss_stat.count))
-		return at_least_zero(old->rss_stat.count[0].counter) + at_least_zero(old->rss_stat.count[1].counter) +
-		       at_least_zero(old->rss_stat.count[3].counter);
+	if (field_exists(old->rss_stat.count)) {
+		__s64 count[4] = {};
+
+		/* verifiers of that time follow no array of a typedef */
+		bpf_probe_read_kernel(count, sizeof(count), &old->rss_stat.count);
+		return at_least_zero(count[0]) + at_least_zero(count[1]) + at_least_zero(count[3]);
+	}
 	return at_least_zero(mm->rss_stat[0].count) + at_least_zero(mm->rss_stat[1].count) +
 	       at_least_zero(mm->rss_stat[3].count);
 }

@@ -5,6 +5,8 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
 };
 
+use crate::usage::UsageReader;
+
 /// What the agent goes on needing: files of others (sensors, the state folder) and names of other users' programs.
 /// Programs for the kernel, perf events and the listening port are open by then.
 pub(super) const NEEDED: CapabilitySet =
@@ -13,6 +15,25 @@ pub(super) const NEEDED: CapabilitySet =
 /// The same while sensors are still to be opened: perf events need one more.
 pub(super) const NEEDED_FOR_SENSORS: CapabilitySet =
     NEEDED.union(CapabilitySet::PERFMON).union(CapabilitySet::SYS_ADMIN);
+
+/// What reading usage needs besides. Linux before 5.19 lets only `CAP_BPF` read what programs keep, even through open
+/// descriptors, where `kernel.unprivileged_bpf_disabled` is set, as distributions do; so it is tried.
+pub(super) fn needed_by(usage: &mut dyn UsageReader) -> CapabilitySet {
+    let Ok(held) = capabilities(None) else { return CapabilitySet::empty() };
+    let bpf = CapabilitySet::BPF;
+    for more in [CapabilitySet::empty(), bpf, bpf | CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN] {
+        // what is permitted stays, so that it can be had back
+        let effective = held.effective & (NEEDED | more);
+        let readable = set_capabilities(None, CapabilitySets { effective, ..held }).is_ok() && usage.readable().is_ok();
+        if let Err(error) = set_capabilities(None, held) {
+            tracing::warn!("can't take rights back: {error}");
+        }
+        if readable {
+            return more;
+        }
+    }
+    CapabilitySet::empty()
+}
 
 /// Gives up all capabilities of this thread, and of those that it starts, but `keep`; none can be had again. What the
 /// agent runs as is left as it is.

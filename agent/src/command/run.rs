@@ -44,19 +44,20 @@ async fn serve(settings: Settings) -> anyhow::Result<Exit> {
     let tls = web.as_ref().is_some_and(WebConfig::is_tls);
     let listener = http::bind(settings.listen).await?;
     let kubelet = settings.kubelet.as_ref().map(kubelet).transpose()?;
-    let usage = usage_reader(&settings)?;
+    let mut usage = usage_reader(&settings)?;
     if let Some(why) = &usage.without_bpf {
         tracing::info!("usage is read from /proc: {why}");
     }
     if let Some(why) = &usage.without_counters {
         tracing::warn!("counters are not used: {why}");
     }
-    rights::keep_only(rights::NEEDED_FOR_SENSORS);
+    let needed = rights::NEEDED | rights::needed_by(usage.reader.as_mut());
+    rights::keep_only(rights::NEEDED_FOR_SENSORS | needed);
     let outlets = settings.wall_devices.as_deref().map(Outlets::open).transpose()?;
     let by_fleet = outlets.is_none() && settings.fleet.is_some() && settings.stream.wall == Wall::Auto;
     let wall = (by_fleet || outlets.is_some()).then(WallFeed::default);
     let discovery = sources(&settings, wall.as_ref());
-    rights::keep_only(rights::NEEDED);
+    rights::keep_only(needed);
     for skipped in &discovery.skipped {
         tracing::info!("not used: {skipped}");
     }

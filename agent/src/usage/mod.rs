@@ -74,6 +74,11 @@ pub trait UsageReader: Send {
         out: &mut Vec<Delta>,
     ) -> io::Result<()>;
 
+    /// Whether it can read with the rights that this thread has now.
+    fn readable(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// How it reads, and what it missed.
     fn status(&self) -> Status;
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
-use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::programs::{BtfTracePoint, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -55,12 +55,12 @@ pub enum Unusable {
     #[error("the kernel doesn't take the maps: {}", chain(.0))]
     Object(#[from] aya::EbpfError),
     /// It doesn't take a program.
-    #[error("the kernel doesn't take the program {program}: {}", chain(.source))]
+    #[error("the kernel doesn't take the program {program}: {}", refusal(.source))]
     Program {
         /// Which.
         program: &'static str,
         /// What it said.
-        source: aya::programs::ProgramError,
+        source: ProgramError,
     },
     /// A map can't be used.
     #[error("the map {0} can't be used")]
@@ -81,6 +81,19 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Why the kernel refuses a program. The verifier says that in the last line of its log that isn't about what it counted.
+fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
+    let log = verifier_log.to_string();
+    tracing::debug!("what the verifier said:\n{log}");
+    let counts = ["processed ", "verification time ", "stack depth "];
+    let is_said = |line: &&str| !line.trim().is_empty() && !counts.iter().any(|c| line.starts_with(c));
+    match log.lines().rev().find(is_said) {
+        Some(line) => format!("{io_error}; the verifier: {}", line.trim()),
+        None => io_error.to_string(),
+    }
 }
 
 impl Unusable {
@@ -194,7 +207,7 @@ fn kernel_types() -> Result<Btf, Unusable> {
 /// A program of the object, as what it is.
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Unusable>
 where
-    &'a mut P: TryFrom<&'a mut Program, Error = aya::programs::ProgramError>,
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program = ebpf.program_mut(name).ok_or(Unusable::Map(name))?;
     program.try_into().map_err(|source| Unusable::Program { program: name, source })
@@ -205,17 +218,24 @@ fn map<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Resul
     ebpf.take_map(name).and_then(|m| m.try_into().ok()).ok_or(Unusable::Map(name))
 }
 
+impl Kernel {
+    /// A stream of what one of the iterators tells.
+    fn stream(&mut self, name: &'static str) -> io::Result<File> {
+        let mut open = || -> Result<File, String> {
+            let program: &mut Iter = program(&mut self.ebpf, name).map_err(|e| e.to_string())?;
+            // a stream is read once, and so is its link
+            let id = program.attach().map_err(|e| chain(&e))?;
+            let link = program.take_link(id).map_err(|e| chain(&e))?;
+            link.into_file().map_err(|e| chain(&e))
+        };
+        open().map_err(io::Error::other)
+    }
+}
+
 impl Feed for Kernel {
     fn pass(&mut self, everyone: bool, to: &mut Vec<u8>) -> io::Result<()> {
         to.clear();
-        let name = if everyone { "tasks_all" } else { "tasks_changed" };
-        let mut stream = || -> Result<File, Box<dyn std::error::Error + Send + Sync>> {
-            let program: &mut Iter = program(&mut self.ebpf, name)?;
-            // a stream is read once, and so is its link
-            let id = program.attach()?;
-            Ok(program.take_link(id)?.into_file()?)
-        };
-        let mut file = stream().map_err(io::Error::other)?;
+        let mut file = self.stream(if everyone { "tasks_all" } else { "tasks_changed" })?;
         let mut len = 0;
         loop {
             to.resize(len + CHUNK, 0);
@@ -228,6 +248,11 @@ impl Feed for Kernel {
         }
         to.truncate(len);
         Ok(())
+    }
+
+    fn readable(&mut self) -> io::Result<()> {
+        // whoever may open a stream may look into maps
+        self.stream("tasks_changed").map(drop)
     }
 
     fn ended(&mut self, to: &mut Vec<u8>) {

@@ -60,6 +60,8 @@ struct Lost {
 trait Feed: Send {
     /// Tells of all threads, or of those that changed since they were last told.
     fn pass(&mut self, everyone: bool, to: &mut Vec<u8>) -> io::Result<()>;
+    /// Whether all of this can be asked for with the rights that this thread has now.
+    fn readable(&mut self) -> io::Result<()>;
     /// Tells what ended since the last call.
     fn ended(&mut self, to: &mut Vec<u8>);
     /// Tells who began to end and was not freed yet; it may miss some.
@@ -153,6 +155,10 @@ impl UsageReader for BpfReader {
         }
         self.books.close(table);
         Ok(())
+    }
+
+    fn readable(&mut self) -> io::Result<()> {
+        self.feed.readable()
     }
 
     fn status(&self) -> Status {

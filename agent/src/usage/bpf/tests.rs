@@ -57,6 +57,10 @@ impl Feed for Shared {
         Ok(())
     }
 
+    fn readable(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn ended(&mut self, to: &mut Vec<u8>) {
         let mut world = self.0.lock().unwrap();
         to.clear();
