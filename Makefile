@@ -1,6 +1,7 @@
 # What one does with this repository; `make` lists it. Each target needs cargo and a C compiler and says so.
 # Variables: EBBTIDE_PROGRAMS (a folder with built programs for `make packages`), EBBTIDE_REGISTRY and CONTAINER_TOOL (for
-# `make image`), FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), CHAOS_RUNS (10000), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
+# `make image`), FUZZ_SECONDS (per fuzz target, 20), FUZZ_TARGETS (all), CHAOS_RUNS (10000),
+# MACHINES (for `make test-vm`), EBBTIDE_PLANETLAB and EBBTIDE_OPENB (folders of traces
 # for `make bench`, see docs/planner.md), and cargo's own, such as CARGO_TARGET_DIR.
 
 .DEFAULT_GOAL := help
@@ -108,8 +109,20 @@ sbom: need-rust ## tell what the programs are made of, in target/packages/*.cdx.
 	@for p in ebbtide-agent ebbtide-fleet; do \
 		packaging/sbom $$p "$$(rustc -vV | sed -n 's/^host: //p')" target/packages/$$p.cdx.json && echo target/packages/$$p.cdx.json || exit 1; done
 
-cross-aarch64: need-rust ## build the programs for 64-bit ARM, and start them under qemu-user where that is installed
+cross-aarch64: need-rust ## build static programs for 64-bit ARM, and start them under qemu-user where that is installed
 	@packaging/cross aarch64
+
+cross-armv7: need-rust ## the same for 32-bit ARM
+	@packaging/cross armv7
+
+# unoptimised: what is compared doesn't depend on it
+.PHONY: cross-armv7 test-aarch64 test-vm
+test-aarch64: need-rust ## run the agent for 64-bit ARM under qemu-user, and compare what it finds with what this machine's does
+	@programs="$$(EBBTIDE_PROFILE=dev packaging/cross aarch64 ebbtide-agent)" && packaging/test-aarch64 "$$programs/ebbtide-agent" $(PROGRAMS)
+
+# MACHINES: such as "aarch64/trixie x86_64/bullseye"
+test-vm: need-rust ## run the agent and its tests of BPF in virtual machines with other kernels, and on 64-bit ARM; as root
+	@packaging/test/vm $(MACHINES)
 
 clean: ## remove what was built, and what fuzzing found
 	@if command -v cargo >/dev/null 2>&1; then cargo clean; fi

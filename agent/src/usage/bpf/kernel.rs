@@ -37,6 +37,9 @@ pub enum Unusable {
     /// The agent sees only part of the machine.
     #[error("the agent runs in a pid namespace of its own")]
     Namespace,
+    /// The programs follow pointers of 64 bits.
+    #[error("the kernel's words have less than 64 bits ({0})")]
+    Narrow(String),
     /// Counters were asked for, but usage comes from `/proc`.
     #[error("they are read by BPF, and usage is read from /proc")]
     NotBpf,

@@ -166,9 +166,19 @@ impl UsageReader for BpfReader {
     }
 }
 
+/// Whether a machine's kernel has words of 64 bits, by what it calls the machine.
+fn is_wide(machine: &str) -> bool {
+    machine.contains("64") || machine == "s390x"
+}
+
 /// Whether `host` is the machine that the agent runs on, seen whole: the kernel tells of all tasks by the ids of its
 /// first pid namespace.
 fn sees_machine(host: &HostRoot) -> Result<(), Unusable> {
+    let system = rustix::system::uname();
+    let machine = system.machine().to_string_lossy();
+    if !is_wide(&machine) {
+        return Err(Unusable::Narrow(machine.into_owned()));
+    }
     let own = std::fs::read_link(host.proc("self")).map_err(|_| Unusable::OtherMachine)?;
     let is_proc = rustix::fs::statfs(host.proc("")).is_ok_and(|fs| super::procfs::is_procfs(&fs));
     if !is_proc || own.to_str() != Some(std::process::id().to_string().as_str()) {

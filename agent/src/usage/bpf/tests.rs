@@ -465,3 +465,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn kernels_of_32_bits_are_told_apart() {
+    for wide in ["x86_64", "aarch64", "aarch64_be", "riscv64", "ppc64le", "loongarch64", "s390x"] {
+        assert!(super::is_wide(wide), "{wide}");
+    }
+    for narrow in ["armv7l", "armv6l", "i686", "riscv32", "ppc", "armv8l"] {
+        assert!(!super::is_wide(narrow), "{narrow}");
+    }
+}
