@@ -24,8 +24,8 @@ pub(super) struct Follower {
     /// For each of the agent's zones its place in the truth.
     zones: Vec<Option<usize>>,
     tracks: Vec<ZoneTrack>,
-    /// What the agent gave to each row of its own, by pid as shown.
-    rows: HashMap<String, Row>,
+    /// What the agent gave to each row of its own, by pid as shown; in order, so that sums of a run are those of the next.
+    rows: BTreeMap<String, Row>,
     /// By key in the truth.
     processes: BTreeMap<u64, Process>,
     node: Option<NodeTime>,
