@@ -112,7 +112,9 @@ fn without_bpf(bpf: &Bpf) -> Option<Finding> {
         Lack::Rights => (Cause::Permission, "systemctl edit ebbtide-agent: AmbientCapabilities=CAP_BPF CAP_PERFMON"),
         Lack::Btf => (Cause::Lack, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y; distributions have it since 2020"),
         Lack::Lockdown => (Cause::Lack, "boot with lockdown=integrity, which is enough for Secure Boot"),
-        Lack::Kernel => (Cause::Lack, "it needs a 64-bit Linux 5.8 with CONFIG_BPF_JIT; or set usage to procfs"),
+        Lack::Kernel => {
+            (Cause::Lack, "it needs a 64-bit Linux 5.8 or later with CONFIG_BPF_JIT; or set usage to procfs")
+        }
     };
     let row = Finding::degraded("usage", cause, format!("without BPF: {why}"));
     Some(row.so("/proc costs more; short-lived processes are told by their parents, in ticks").fix(fix))

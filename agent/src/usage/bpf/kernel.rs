@@ -90,7 +90,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn refusal(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
     let log = verifier_log.to_string();
-    tracing::debug!("what the verifier said:\n{log}");
     let counts = ["processed ", "verification time ", "stack depth "];
     let is_said = |line: &&str| !line.trim().is_empty() && !counts.iter().any(|c| line.starts_with(c));
     match log.lines().rev().find(is_said) {
@@ -100,6 +99,16 @@ fn refusal(error: &ProgramError) -> String {
 }
 
 impl Unusable {
+    /// What is wrong with a program that can't be used. All that the verifier said of it is logged, once.
+    fn refused(program: &'static str) -> impl FnOnce(ProgramError) -> Self {
+        move |source| {
+            if let ProgramError::LoadError { verifier_log, .. } = &source {
+                tracing::debug!("what the verifier said of {program}:\n{verifier_log}");
+            }
+            Self::Program { program, source }
+        }
+    }
+
     /// Whether more rights would help.
     pub fn denied(&self) -> bool {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
@@ -164,9 +173,8 @@ impl Kernel {
             arrays.push(array);
         }
         for name in ["tasks_all", "tasks_changed"] {
-            let wrong = |source| Unusable::Program { program: name, source };
             let program: &mut Iter = program(&mut ebpf, name)?;
-            program.load("task", &btf).map_err(wrong)?;
+            program.load("task", &btf).map_err(Unusable::refused(name))?;
         }
         let mut hooks = vec![
             ("task_freed", "sched_process_free"),
@@ -177,14 +185,13 @@ impl Kernel {
             hooks.push(("task_switched", "sched_switch"));
         }
         for (name, at) in hooks {
-            let wrong = |source| Unusable::Program { program: name, source };
             let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
-            let attached = program.load(at, &btf).and_then(|()| program.attach());
+            let attached = program.load(at, &btf).and_then(|()| program.attach()).map_err(Unusable::refused(name));
             match attached {
                 Ok(_) => {}
                 // only paths of short-lived groups, or ends that the kernel doesn't tell of, are lost with them
-                Err(error) if ["cgroup_made", "task_exits"].contains(&name) => tracing::debug!("{}", wrong(error)),
-                Err(error) => return Err(wrong(error)),
+                Err(error) if ["cgroup_made", "task_exits"].contains(&name) => tracing::debug!("{error}"),
+                Err(error) => return Err(error),
             }
         }
         drop(loader);
@@ -213,7 +220,7 @@ where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
     let program = ebpf.program_mut(name).ok_or(Unusable::Map(name))?;
-    program.try_into().map_err(|source| Unusable::Program { program: name, source })
+    program.try_into().map_err(Unusable::refused(name))
 }
 
 /// A map of the object, as what it is.
