@@ -35,14 +35,18 @@ impl Planner<'_, '_> {
                 if self.moves_left == 0 || self.pack.effort == 0 {
                     return;
                 }
-                let Some(to) = self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) else { continue };
-                self.improve_by(w, n, to);
+                for to in self.cheaper(w, n, cost / policy.horizon_s.max(1) as f64) {
+                    if self.improve_by(w, n, to) {
+                        break;
+                    }
+                }
             }
         }
     }
 
-    /// Moves a workload, and places what was waiting for its room; takes both back if that would use up the reserve.
-    fn improve_by(&mut self, w: W, n: N, to: N) {
+    /// Moves a workload, and places what was waiting for its room; takes both back if that would use up the reserve. Says
+    /// whether it moved.
+    fn improve_by(&mut self, w: W, n: N, to: N) -> bool {
         let held = self.reserve_holds();
         let before = [(n, self.pack.loads[n].clone()), (to, self.pack.loads[to].clone())];
         let done = self.shift(w, n, to);
@@ -62,13 +66,14 @@ impl Planner<'_, '_> {
             self.pack.lift(w);
             self.pack.put(w, n);
             self.restore(before);
-            return;
+            return false;
         }
         self.index.update(&self.pack, n);
         self.pack.touched[w] = true;
         self.moves_left -= 1;
         self.steps.push(Step::Move(done));
         self.steps.extend(late.into_iter().map(|w| Step::Place(w, n)));
+        true
     }
 
     /// Puts what waited, and was just placed, where it takes fewer watts now that all nodes for it are chosen. Nothing
@@ -79,19 +84,21 @@ impl Planner<'_, '_> {
             if self.pack.effort == 0 {
                 return;
             }
-            let Some(to) = self.cheaper(w, n, 0.0) else { continue };
-            let held = self.reserve_holds();
-            let before = [n, to].map(|n| (n, self.pack.loads[n].clone()));
-            self.shift(w, n, to);
-            if held && !self.reserve_holds() {
+            for to in self.cheaper(w, n, 0.0) {
+                let held = self.reserve_holds();
+                let before = [n, to].map(|n| (n, self.pack.loads[n].clone()));
+                self.shift(w, n, to);
+                if !held || self.reserve_holds() {
+                    break;
+                }
                 self.shift(w, to, n);
                 self.restore(before);
             }
         }
     }
 
-    /// The node where the workload takes the fewest watts, if that saves more than `least` watts.
-    fn cheaper(&mut self, w: W, n: N, least: f64) -> Option<N> {
+    /// Nodes where the workload takes fewer watts, by more than `least`; those first where it takes the fewest.
+    fn cheaper(&mut self, w: W, n: N, least: f64) -> Vec<N> {
         let node = self.problem.nodes[n].node;
         let level = self.pack.loads[n].level;
         let here = node.watts(level) - node.watts(level - self.problem.work[w].level);
@@ -102,8 +109,9 @@ impl Planner<'_, '_> {
             let slope = self.market.kind_of[n].map_or(f64::INFINITY, |k| self.market.kinds[k].slope);
             self.index.flatter(&mut self.pack, &self.market, w, z, slope)
         };
-        let costs = candidates.iter().map(|&to| (self.pack.marginal(w, to), to));
-        let (there, to) = costs.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
-        (here - there > least).then_some(to)
+        let mut costs: Vec<(f64, N)> = candidates.iter().map(|&to| (self.pack.marginal(w, to), to)).collect();
+        costs.retain(|(there, _)| here - there > least);
+        costs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        costs.into_iter().map(|(_, to)| to).collect()
     }
 }
